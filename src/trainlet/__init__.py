@@ -1,0 +1,1 @@
+"""trainlet: a compiler for on-device training."""

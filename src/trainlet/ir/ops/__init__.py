@@ -1,0 +1,15 @@
+"""The op table, one family of ops a file."""
+
+from trainlet.ir.ops import (  # noqa: F401  (importing a family registers its ops)
+    convolution,
+    elementwise,
+    gradients,
+    integer,
+    losses,
+    optimizers,
+    pooling,
+    shapes,
+)
+from trainlet.ir.ops.table import OPS, Call, Op, infer_node
+
+__all__ = ["OPS", "Call", "Op", "infer_node"]

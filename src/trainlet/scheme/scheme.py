@@ -1,0 +1,157 @@
+"""UpdateScheme: per weight frozen, whole, or a set of input channels; per bias frozen or trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainlet.errors import SchemeError
+from trainlet.ir import Graph
+from trainlet.scheme.layers import Layer, largest_norm, layers
+
+RULES = ("norm",)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Which channels of a weight are trained: a share in (0, 1], a count, or explicit indices."""
+
+    share: float | None = None
+    count: int | None = None
+    indices: tuple[int, ...] | None = None
+    rule: str = "norm"
+
+    @property
+    def whole(self) -> bool:
+        return self.share == 1.0
+
+
+@dataclass(frozen=True)
+class UpdateScheme:
+    """What is trained, by parameter name. Everything not named is frozen."""
+
+    name: str
+    weights: Mapping[str, Channels] = field(default_factory=dict)
+    biases: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """The scheme file: one line a parameter, diffable."""
+        weights = {name: _channels_to_json(c) for name, c in self.weights.items()}
+        lines = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in weights.items())
+        biases = ",\n".join(f"    {json.dumps(b)}" for b in self.biases)
+        return (
+            f'{{\n  "scheme": {json.dumps(self.name)},\n  "weights": {{\n{lines}\n  }},\n'
+            f'  "biases": [\n{biases}\n  ]\n}}\n'
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A scheme resolved against a graph: weight name -> trained channels (None: whole), bias names."""
+
+    name: str
+    weights: Mapping[str, tuple[int, ...] | None]
+    biases: frozenset[str]
+
+
+def _channels_to_json(c: Channels) -> Any:
+    if c.whole:
+        return "all"
+    if c.indices is not None:
+        return {"indices": list(c.indices)}
+    return {"share": c.share, "rule": c.rule} if c.share is not None else {"count": c.count, "rule": c.rule}
+
+
+def read_scheme(path: Path) -> UpdateScheme:
+    """The scheme in a JSON file. Raises SchemeError naming the file and the entry that is wrong."""
+    try:
+        raw = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SchemeError(f"scheme file {path} cannot be read: {error}") from None
+    if not isinstance(raw, dict) or not isinstance(raw.get("weights", {}), dict):
+        raise SchemeError(f'scheme file {path}: expected {{"scheme", "weights": {{…}}, "biases": […]}}')
+    if unknown := set(raw) - {"scheme", "weights", "biases"}:
+        raise SchemeError(f"scheme file {path}: unknown entry {', '.join(sorted(unknown))}")
+    biases = raw.get("biases", [])
+    if not isinstance(biases, list) or not all(isinstance(b, str) for b in biases):
+        raise SchemeError(f'scheme file {path}: "biases" must be a list of parameter names')
+    weights = {name: _channels_from_json(name, entry) for name, entry in raw.get("weights", {}).items()}
+    return UpdateScheme(str(raw.get("scheme", path.stem)), weights, tuple(biases))
+
+
+def _channels_from_json(name: str, entry: Any) -> Channels:
+    if entry == "all":
+        return Channels(share=1.0)
+    if not isinstance(entry, dict) or not set(entry) <= {"share", "count", "indices", "rule"}:
+        raise SchemeError(f'weight {name}: expected "all", {{"share"}}, {{"count"}} or {{"indices"}}, got {entry!r}')
+    given = [k for k in ("share", "count", "indices") if entry.get(k) is not None]
+    if len(given) != 1:
+        raise SchemeError(f"weight {name}: give exactly one of share, count and indices")
+    kind = {"share": (int, float), "count": int, "indices": list}[given[0]]
+    if not isinstance(entry[given[0]], kind) or isinstance(entry[given[0]], bool):
+        raise SchemeError(f"weight {name}: {given[0]} has the wrong type: {entry[given[0]]!r}")
+    if given[0] == "indices" and not all(isinstance(i, int) for i in entry["indices"]):
+        raise SchemeError(f"weight {name}: channel indices must be integers")
+    indices = tuple(entry["indices"]) if given[0] == "indices" else None
+    return Channels(entry.get("share"), entry.get("count"), indices, entry.get("rule", "norm"))
+
+
+def select(scheme: UpdateScheme, graph: Graph) -> Selection:
+    """Channels and biases of `graph` that `scheme` trains.
+
+    Raises SchemeError naming a parameter that is not in the network, a share outside (0, 1], or
+    channels out of range; and when nothing at all is trained.
+    """
+    by_weight = {layer.weight.name: layer for layer in layers(graph)}
+    by_bias = {layer.bias.name for layer in by_weight.values() if layer.bias is not None}
+    for name in scheme.weights:
+        if name not in by_weight:
+            raise SchemeError(_unknown(scheme, "weight", name, list(by_weight)))
+    for name in scheme.biases:
+        if name not in by_bias:
+            raise SchemeError(_unknown(scheme, "bias", name, sorted(by_bias)))
+    weights = {name: _select_channels(graph, by_weight[name], c) for name, c in scheme.weights.items()}
+    kept = {name: c for name, c in weights.items() if c is None or c}
+    if not kept and not scheme.biases:
+        raise SchemeError(f"scheme {scheme.name} trains nothing: name at least one weight or bias")
+    return Selection(scheme.name, kept, frozenset(scheme.biases))
+
+
+def _unknown(scheme: UpdateScheme, kind: str, name: str, known: list[str]) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, known, 3) or known[:3]
+    return f"scheme {scheme.name}: the network has no {kind} {name!r}; did you mean {', '.join(close)}?"
+
+
+def _select_channels(graph: Graph, layer: Layer, c: Channels) -> tuple[int, ...] | None:
+    name, total = layer.weight.name, layer.channels
+    if c.rule not in RULES:
+        raise SchemeError(f"weight {name}: rule {c.rule!r} is none of {', '.join(RULES)}")
+    if c.whole:
+        return None
+    if c.indices is not None:
+        bad = [i for i in c.indices if not 0 <= i < total]
+        if bad or len(set(c.indices)) != len(c.indices):
+            raise SchemeError(f"weight {name}: channels {bad or 'repeat'}; it has channels 0 to {total - 1}")
+        chosen = tuple(sorted(c.indices))
+    else:
+        chosen = largest_norm(graph.constants[name].data, _count(name, total, c), layer.depthwise)
+    groups = int(layer.node.attrs.get("groups", 1))  # type: ignore[arg-type]
+    if groups > 1 and not layer.depthwise and len(chosen) < total:
+        raise SchemeError(f"weight {name}: a grouped convolution is trained whole or not at all")
+    return None if len(chosen) == total else chosen
+
+
+def _count(name: str, total: int, c: Channels) -> int:
+    if c.share is not None:
+        if not 0 < c.share <= 1:
+            raise SchemeError(f"weight {name}: share {c.share} is outside (0, 1]")
+        return int(total * c.share)
+    assert c.count is not None
+    if not 0 < c.count <= total:
+        raise SchemeError(f"weight {name}: {c.count} channels of {total}")
+    return c.count

@@ -1,0 +1,26 @@
+"""Adjoints of pools; the gradient of an int8 pool is with respect to the integers."""
+
+from __future__ import annotations
+
+from trainlet.ir import Node, Value
+from trainlet.train.adjoint import Adjoint, adjoint
+
+
+@adjoint("AveragePool")
+def average_pool(g: Adjoint, node: Node, dy: Value) -> None:
+    """y = mean over a window.   dx: each element of the window gets dy / count."""
+    x = node.inputs[0]
+    if g.wants(x):
+        assert x is not None
+        attrs = {**node.attrs, "x_shape": x.shape}
+        g.give(x, g.emit("AveragePoolGrad", [dy], attrs, name=f"d_{x.name}", source=node.source))
+
+
+@adjoint("MaxPool")
+def max_pool(g: Adjoint, node: Node, dy: Value) -> None:
+    """y = max over a window.   dx: the first largest element gets dy."""
+    x = node.inputs[0]
+    if g.wants(x):
+        assert x is not None
+        attrs = {**node.attrs, "x_shape": x.shape}
+        g.give(x, g.emit("MaxPoolGrad", [dy, x], attrs, name=f"d_{x.name}", source=node.source))
