@@ -104,7 +104,10 @@ def infer_node(
     low, high = row.operands
     if not low <= len(inputs) <= high:
         raise GraphError(f"{where}: takes {low} to {high} operands, got {len(inputs)}")
-    if unknown := set(attrs) - set(row.attrs):
+    operand = attrs.get("inplace")  # any op that allows it may overwrite an operand with its first result
+    if operand is not None and operand not in row.inplace.get(0, ()):
+        raise GraphError(f"{where}: cannot overwrite operand {operand}")
+    if unknown := set(attrs) - set(row.attrs) - {"inplace"}:
         raise GraphError(f"{where}: unknown attribute {', '.join(sorted(unknown))}")
     full = {**row.attrs, **attrs}
     if missing := [k for k, v in full.items() if v is REQUIRED]:

@@ -1,0 +1,37 @@
+"""The passes, in the order they run. Each is a pure function Graph -> Graph; the verifier runs after each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from trainlet.errors import GraphError
+from trainlet.ir import Graph, verify
+from trainlet.passes.eliminate import eliminate_dead
+from trainlet.passes.fold import fold_constants, fold_overlays
+from trainlet.passes.fuse import fuse
+from trainlet.passes.inplace import reuse_in_place
+from trainlet.passes.reorder import reorder
+
+PASSES: dict[str, Callable[[Graph], Graph]] = {
+    "fold-constants": fold_constants,
+    "fold-overlays": fold_overlays,
+    "eliminate-dead": eliminate_dead,
+    "fuse": fuse,
+    "reorder": reorder,
+    "reuse-in-place": reuse_in_place,
+}
+
+
+def run_passes(
+    graph: Graph, names: list[str] | None = None, watch: Callable[[str, Graph], None] = lambda name, graph: None
+) -> Graph:
+    """`graph` after the named passes (all of them by default); watch(name, graph) is called after each.
+
+    Raises GraphError for an unknown pass, or when a pass breaks a rule of the IR.
+    """
+    for name in PASSES if names is None else names:
+        if name not in PASSES:
+            raise GraphError(f"no pass {name!r}: there are {', '.join(PASSES)}")
+        graph = verify(PASSES[name](graph))
+        watch(name, graph)
+    return graph

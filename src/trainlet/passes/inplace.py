@@ -1,0 +1,68 @@
+"""In-place: a result takes over the memory of an operand that nothing reads any more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+
+from trainlet.ir import Graph, Node
+from trainlet.ir.ops import OPS
+
+
+def storage_roots(graph: Graph) -> dict[str, str]:
+    """Value name -> the value whose memory it lives in: views, in-place results, updated states."""
+    root: dict[str, str] = {v.name: v.name for v in graph.values()}
+    updated = {v.name: state for state, v in graph.updates.items()}
+    for node in graph.nodes:
+        first = node.input(0)
+        if OPS[node.op].view and first is not None:
+            root[node.output.name] = root[first.name]
+        elif "inplace" in node.attrs:
+            operand = node.inputs[int(node.attrs["inplace"])]  # type: ignore[arg-type]
+            assert operand is not None
+            root[node.output.name] = root[operand.name]
+        for out in node.outputs:
+            root[out.name] = updated.get(out.name, root[out.name])
+    return root
+
+
+def reuse_in_place(graph: Graph) -> Graph:
+    """Marks (attribute `inplace`: operand index) each first result that overwrites a dead operand.
+
+    Constants, states and graph outputs are never overwritten. Depends on the order: run it last.
+    """
+    fixed = {*graph.constants, *graph.state}
+    last: dict[str, int] = {v.name: len(graph.nodes) for v in (*graph.outputs, *graph.updates.values())}
+    root: dict[str, str] = {v.name: v.name for v in graph.values()}
+    updated = {v.name for v in graph.updates.values()}
+    for i, node in enumerate(graph.nodes):
+        if OPS[node.op].view and (x := node.input(0)) is not None:
+            root[node.output.name] = root[x.name]
+    for i, node in enumerate(graph.nodes):
+        for v in (*node.operands(), *node.outputs):
+            name = root[v.name]
+            last[name] = max(last.get(name, 0), last.get(v.name, 0), i)
+    nodes = []
+    for i, node in enumerate(graph.nodes):
+        chosen = None if node.output.name in updated else _operand(node, i, root, last, fixed)
+        if chosen is not None:
+            old, new = root[node.inputs[chosen].name], node.output.name  # type: ignore[union-attr]
+            end = last[new]
+            for name, r in root.items():
+                if r == new:
+                    root[name] = old
+            last[old] = end
+            node = replace(node, attrs=MappingProxyType({**node.attrs, "inplace": chosen}))
+        nodes.append(node)
+    return graph.with_nodes(nodes)
+
+
+def _operand(node: Node, i: int, root: dict[str, str], last: dict[str, int], fixed: set[str]) -> int | None:
+    for index in OPS[node.op].inplace.get(0, ()):
+        x = node.input(index)
+        if x is None or x.bytes != node.output.bytes or root[x.name] in fixed:
+            continue
+        others = [v for j, v in enumerate(node.inputs) if v is not None and j != index]
+        if last[root[x.name]] == i and all(root[v.name] != root[x.name] for v in others):
+            return index
+    return None

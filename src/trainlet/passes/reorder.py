@@ -1,0 +1,83 @@
+"""Reordering: update as soon as the gradient is known, smallest peak first."""
+
+from __future__ import annotations
+
+from trainlet.ir import Graph, Node
+from trainlet.passes.inplace import reuse_in_place
+from trainlet.plan.liveness import lower_bound
+
+
+def reorder(graph: Graph) -> Graph:
+    """The order of least peak memory among the given one and two greedy ones.
+
+    A node that overwrites a state comes after every reader of its old value. Greedy: of the nodes
+    that are ready, first the one that frees most (an update frees its gradient), then the earliest.
+    """
+    candidates = [graph.with_nodes(_constrained(graph)), graph.with_nodes(_greedy(graph))]
+    return min(candidates, key=lambda g: lower_bound(reuse_in_place(g)))
+
+
+def dependencies(graph: Graph) -> list[set[int]]:
+    """Per node the nodes that must come before it: producers, and readers of a state it overwrites."""
+    made = {v.name: i for i, node in enumerate(graph.nodes) for v in node.outputs}
+    before: list[set[int]] = [{made[v.name] for v in n.operands() if v.name in made} for n in graph.nodes]
+    readers: dict[str, set[int]] = {}
+    for i, node in enumerate(graph.nodes):
+        for v in node.operands():
+            readers.setdefault(v.name, set()).add(i)
+    for state, value in graph.updates.items():
+        if value.name in made:
+            writer = made[value.name]
+            before[writer] |= readers.get(state, set()) - {writer}
+    return before
+
+
+def _constrained(graph: Graph) -> list[Node]:
+    """The given order, moving only what must move."""
+    return _schedule(graph, lambda i, alive: (i,))
+
+
+def _greedy(graph: Graph) -> list[Node]:
+    sizes = {v.name: v.bytes for v in graph.values()}
+    remaining: dict[str, int] = {}
+    for node in graph.nodes:
+        for name in {v.name for v in node.operands()}:
+            remaining[name] = remaining.get(name, 0) + 1
+    fixed = {*graph.constants, *graph.state, *(v.name for v in graph.inputs), *(v.name for v in graph.outputs)}
+    updated = {v.name for v in graph.updates.values()}
+
+    def growth(i: int, done: dict[str, int]) -> tuple[int, ...]:
+        node = graph.nodes[i]
+        freed = sum(
+            sizes[name]
+            for name in {v.name for v in node.operands()}
+            if name not in fixed and remaining[name] - done.get(name, 0) == 1
+        )
+        new = sum(v.bytes for v in node.outputs if v.name not in updated)
+        return (0 if freed >= new and freed > 0 else 1, new - freed if freed >= new else 0, i)
+
+    return _schedule(graph, growth)
+
+
+def _schedule(graph: Graph, key: object) -> list[Node]:
+    before = dependencies(graph)
+    after: list[list[int]] = [[] for _ in before]
+    waiting = [len(b) for b in before]
+    for i, b in enumerate(before):
+        for j in b:
+            after[j].append(i)
+    ready = [i for i, n in enumerate(waiting) if n == 0]
+    done: dict[str, int] = {}
+    order: list[Node] = []
+    while ready:
+        i = min(ready, key=lambda j: key(j, done))  # type: ignore[operator]
+        ready.remove(i)
+        order.append(graph.nodes[i])
+        for name in {v.name for v in graph.nodes[i].operands()}:
+            done[name] = done.get(name, 0) + 1
+        for j in after[i]:
+            waiting[j] -= 1
+            if waiting[j] == 0:
+                ready.append(j)
+    assert len(order) == len(graph.nodes), "a state is read after its own update"
+    return order

@@ -1,0 +1,1 @@
+"""From a training graph to a program: order, lifetimes, offsets, sizes."""
