@@ -45,6 +45,7 @@ class Parameter:
     row_scale: np.ndarray | None
     master: str
     stream: int
+    factory: np.ndarray  # the whole constant as the network came, before channels are chosen
 
     @property
     def integer(self) -> bool:
@@ -76,7 +77,7 @@ def _weight(graph: Graph, layer: Layer, chosen: tuple[int, ...] | None, opt: Opt
     if chosen is not None:
         data = data[list(chosen)] if layer.depthwise else data[..., list(chosen)]
         scale = scale[list(chosen)] if scale is not None and layer.depthwise else scale
-    return _parameter(layer.weight.name, layer, data, chosen, scale, opt, stream)
+    return _parameter(layer.weight.name, layer, data, chosen, scale, opt, stream, graph.constants[layer.weight.name].data)
 
 
 def _bias(graph: Graph, layer: Layer, opt: Optimizer, stream: int) -> Parameter:
@@ -86,7 +87,7 @@ def _bias(graph: Graph, layer: Layer, opt: Optimizer, stream: int) -> Parameter:
     if layer.weight.quant is not None and x is not None:
         scales = graph.scales(layer.weight).astype(np.float64) * graph.scales(x).astype(np.float64)
         scale = _row_scale(np.broadcast_to(scales, data.shape), alive(graph, layer))
-    return _parameter(layer.bias.name, layer, data, None, scale, opt, stream)
+    return _parameter(layer.bias.name, layer, data, None, scale, opt, stream, data)
 
 
 def _row_scale(scales: np.ndarray, live: np.ndarray) -> np.ndarray:
@@ -103,6 +104,7 @@ def _parameter(
     row_scale: np.ndarray | None,
     opt: Optimizer,
     stream: int,
+    factory: np.ndarray,
 ) -> Parameter:
     integer = row_scale is not None
     master = opt.master if integer else "fp32"
@@ -120,7 +122,7 @@ def _parameter(
         role: Tensor(Value(f"{name}.{suffix[role]}", kind, array.shape), np.ascontiguousarray(array))
         for role, (array, kind) in arrays.items()
     }
-    return Parameter(name, layer, tensors, channels, row_scale, master, stream)
+    return Parameter(name, layer, tensors, channels, row_scale, master, stream, factory)
 
 
 def install(b: GraphBuilder, p: Parameter, roles: tuple[str, ...] | None = None) -> dict[str, Value]:

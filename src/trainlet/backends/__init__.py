@@ -1,0 +1,1 @@
+"""Program -> sources, one folder a target."""

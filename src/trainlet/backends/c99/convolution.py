@@ -1,0 +1,166 @@
+"""Calls of convolution kernels: forward, input gradient, weight gradient with its update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trainlet.backends.c99.update import update_struct
+from trainlet.backends.c99.writer import CONV_SCRATCH_BYTES, VECTOR_SCRATCH_BYTES, Writer, kernel, mask, number
+from trainlet.ir import Node, Value
+from trainlet.ir.ops.convolution import node_window
+from trainlet.ir.ops.gradients import input_grad_window, weight_grad_window
+from trainlet.ir.ops.window import Window
+
+
+def _family(s: Window) -> str:
+    return "depthwise" if s.depthwise else "conv"
+
+
+def _scratch(s: Window) -> int:
+    return 64 * s.kh * s.kw if s.depthwise else CONV_SCRATCH_BYTES
+
+
+def _weights(c: Writer, w: Value, trained: Value | None, channels: Value | None, integer: bool) -> str:
+    """Declaration of a tl_weights: a frozen or whole tensor, optionally overlaid by trained channels."""
+
+    def kind(v: Value | None) -> str:
+        if v is None or v.dtype == "s8":
+            return "TL_W_S8"
+        return "TL_W_F32_MASTER" if integer else "TL_W_F32"
+
+    k = channels.size if channels is not None else 0
+    fields = f"{kind(w)}, {c.ptr(w)}, {c.ptr(trained)}, {kind(trained)}, {c.ptr(channels)}, {k}"
+    return f"const tl_weights w = {{{fields}}};"
+
+
+def _bias(c: Writer, b: Value | None, integer: bool) -> str:
+    if b is None:
+        return "const tl_bias b = {NULL, NULL, 0};"
+    if b.dtype == "s32":
+        return f"const tl_bias b = {{{c.ptr(b)}, NULL, 0}};"
+    return f"const tl_bias b = {{NULL, {c.ptr(b)}, {int(integer)}}};"
+
+
+@kernel("QLinearConv", scratch=lambda n: _scratch(node_window(n)))
+def qlinear_conv(c: Writer, n: Node) -> Iterable[str]:
+    s, (x, w, b, scale) = node_window(n), n.inputs[:4]
+    assert x is not None and w is not None
+    yield _weights(c, w, n.input(4), n.input(5), True)
+    yield _bias(c, b, True)
+    yield (
+        f"tl_{_family(s)}_s8({c.shape(s)}, {c.ptr(x)}, {c.zero(x)}, &w, &b, {c.ptr(scale)}, "
+        f"{c.zero(n.output)}, {c.ptr(n.output)}, {c.ptr(mask(n))}, scratch);"
+    )
+
+
+@kernel("Conv", "Gemm", scratch=lambda n: _scratch(node_window(n)))
+def conv(c: Writer, n: Node) -> Iterable[str]:
+    s, (x, w) = node_window(n), n.inputs[:2]
+    assert w is not None
+    yield _weights(c, w, n.input(3), n.input(4), False)
+    yield _bias(c, n.input(2), False)
+    lo, hi = number(float(n.attrs["lo"])), number(float(n.attrs["hi"]))  # type: ignore[arg-type]
+    yield (
+        f"tl_{_family(s)}_f32({c.shape(s)}, {c.ptr(x)}, &w, &b, {lo}, {hi}, {c.ptr(n.output)}, "
+        f"{c.ptr(mask(n))}, scratch);"
+    )
+
+
+@kernel("ConvInputGrad", scratch=lambda n: _scratch(input_grad_window(n)))
+def conv_input_grad(c: Writer, n: Node) -> Iterable[str]:
+    s, (dy, w), addend = input_grad_window(n), n.inputs[:2], n.input(2)
+    assert w is not None
+    yield _weights(c, w, n.input(3), n.input(4), bool(n.attrs["integer"]))
+    if addend is not None and not c.same(addend, n.output):
+        yield f"memcpy({c.ptr(n.output)}, {c.ptr(addend)}, {n.output.bytes});"
+    yield (
+        f"tl_{_family(s)}_input_grad({c.shape(s)}, {c.ptr(dy)}, &w, {c.ptr(n.output)}, "
+        f"{int(addend is not None)}, scratch);"
+    )
+
+
+def _weight_grad(c: Writer, n: Node, update: str) -> Iterable[str]:
+    x, dy = n.inputs[:2]
+    assert x is not None and dy is not None
+    s, k = weight_grad_window(n), x.shape[-1]
+    fields = f"NULL, {c.ptr(x)}, 0" if x.dtype == "f32" else f"{c.ptr(x)}, NULL, {c.zero(x)}"
+    yield f"const tl_grad_x x = {{{fields}, {k}}};"
+    yield update
+    if n.attrs["depthwise"]:
+        whole = Window(**{**vars(s), "c": dy.shape[-1], "o": dy.shape[-1], "groups": dy.shape[-1]})
+        yield f"tl_depthwise_weight_grad({c.shape(whole)}, &x, {c.ptr(dy)}, {c.ptr(n.input(2))}, {k}, &u, scratch);"
+    else:
+        yield f"tl_conv_weight_grad({c.shape(s)}, &x, {c.ptr(dy)}, &u, scratch);"
+
+
+def _grad_scratch(n: Node) -> int:
+    s = weight_grad_window(n)
+    return 64 * s.kh * s.kw if n.attrs["depthwise"] else CONV_SCRATCH_BYTES
+
+
+@kernel("ConvWeightGrad", scratch=_grad_scratch)
+def conv_weight_grad(c: Writer, n: Node) -> Iterable[str]:
+    row = n.output.size // n.output.shape[0]
+    store = f"const tl_update u = {{.rule = TL_STORE, .w = {c.ptr(n.output)}, .row_len = {row}}};"
+    yield from _weight_grad(c, n, store)
+
+
+@kernel("ConvWeightGradUpdate", scratch=_grad_scratch)
+def conv_weight_grad_update(c: Writer, n: Node) -> Iterable[str]:
+    yield from _weight_grad(c, n, update_struct(c, n))
+
+
+def _positions(dy: Value | None) -> str:
+    assert dy is not None
+    return f"{dy.size // dy.shape[-1]}, {dy.shape[-1]}"
+
+
+@kernel("BiasGrad", scratch=lambda n: VECTOR_SCRATCH_BYTES)
+def bias_grad(c: Writer, n: Node) -> Iterable[str]:
+    dy = n.inputs[0]
+    yield f"const tl_update u = {{.rule = TL_STORE, .w = {c.ptr(n.output)}, .row_len = {n.output.size}}};"
+    yield f"tl_bias_grad({_positions(dy)}, {c.ptr(dy)}, &u, scratch);"
+
+
+@kernel("BiasGradUpdate", scratch=lambda n: VECTOR_SCRATCH_BYTES)
+def bias_grad_update(c: Writer, n: Node) -> Iterable[str]:
+    dy = n.inputs[0]
+    yield update_struct(c, n)
+    yield f"tl_bias_grad({_positions(dy)}, {c.ptr(dy)}, &u, scratch);"
+
+
+@kernel("RequantizeGrad")
+def requantize_grad(c: Writer, n: Node) -> Iterable[str]:
+    dy, scale, bits = n.inputs
+    yield f"tl_requantize_grad({c.ptr(n.output)}, {c.ptr(dy)}, {c.ptr(bits)}, {c.ptr(scale)}, {_positions(dy)});"
+
+
+@kernel("MaskGrad")
+def mask_grad(c: Writer, n: Node) -> Iterable[str]:
+    dy, bits = n.inputs
+    factor = number(float(n.attrs["factor"]))  # type: ignore[arg-type]
+    yield f"tl_mask_grad({c.ptr(n.output)}, {c.ptr(dy)}, {c.ptr(bits)}, {factor}, {n.output.size});"
+
+
+@kernel("TakeChannels")
+def take_channels(c: Writer, n: Node) -> Iterable[str]:
+    x, channels = n.inputs
+    assert x is not None and channels is not None
+    size = 1 if x.dtype == "s8" else 4
+    yield (
+        f"tl_take_channels({c.ptr(x)}, {size}, {x.size // x.shape[-1]}, {x.shape[-1]}, {c.ptr(channels)}, "
+        f"{channels.size}, {c.ptr(n.output)});"
+    )
+
+
+@kernel("MatMul", scratch=lambda n: CONV_SCRATCH_BYTES)
+def matmul(c: Writer, n: Node) -> Iterable[str]:
+    a, b = n.inputs
+    assert a is not None and b is not None
+    m, cols = n.output.shape[-2:]
+    k = a.shape[-2] if n.attrs["trans_a"] else a.shape[-1]
+    batch = n.output.size // (m * cols)
+    yield (
+        f"tl_matmul_f32({batch}, {m}, {k}, {cols}, {int(bool(n.attrs['trans_a']))}, {int(bool(n.attrs['trans_b']))}, "
+        f"{c.ptr(a)}, {m * k}, {c.ptr(b)}, {k * cols}, {c.ptr(n.output)}, {m * cols}, scratch);"
+    )

@@ -1,0 +1,109 @@
+/* The end of every convolution: sums to int8, or to clipped floats, with their mask bits. Internal to the kernels. */
+#ifndef TL_REQUANTIZE_H
+#define TL_REQUANTIZE_H
+
+#include "tl_block.h"
+#include "tl_weights.h"
+
+/* The saturated v to *y; 1 if v was inside the range of int8, else 0. */
+static inline uint32_t tl_store_s8(float v, int8_t *y) {
+  *y = tl_saturate_s8(v);
+  return (uint32_t)((v >= -128.0f) & (v <= 127.0f));
+}
+
+/* Bits 0 .. count-1 of `bits` to elements first .. first+count-1 of a mask that is 0 there. count <= 16. */
+static inline void tl_mask_or(uint8_t *mask, int32_t first, uint32_t bits, int32_t count) {
+  uint8_t *at = mask + (first >> 3);
+  int32_t shift = first & 7;
+  bits <<= shift;
+  at[0] = (uint8_t)(at[0] | bits);
+  if (shift + count > 8) at[1] = (uint8_t)(at[1] | (bits >> 8));
+  if (shift + count > 16) at[2] = (uint8_t)(at[2] | (bits >> 16));
+}
+
+static inline uint32_t tl_mask_bit(const uint8_t *mask, int32_t i) { return ((uint32_t)mask[i >> 3] >> (i & 7)) & 1u; }
+
+/* What turns the sums of `width` neighbouring outputs into int8. */
+typedef struct {
+  tl_f32_lanes bias, scale;
+  float zero;
+  int32_t width;
+} tl_requantizer;
+
+static inline void tl_requantizer_of(tl_requantizer *to, const tl_bias *b, const float *scale, int32_t o, int32_t width,
+                                     int32_t y_zero) {
+  float bias[TL_LANES];
+  tl_load_bias(b, o, width, TL_LANES, bias);
+  memcpy(&to->bias, bias, sizeof bias);
+  tl_get_f32(&to->scale, scale + o, width);
+  to->zero = (float)y_zero;
+  to->width = width;
+}
+
+/* clip(v[j], lo, hi), a NaN gives lo: tl_clip in vector form, a select made of its comparison. */
+static inline void tl_clip_each(tl_f32_lanes *v, float lo, float hi) {
+  tl_f32_lanes low = (tl_f32_lanes){0} + lo, high = (tl_f32_lanes){0} + hi;
+  tl_s32_lanes keep = *v > low;
+  *v = (tl_f32_lanes)(((tl_s32_lanes)*v & keep) | ((tl_s32_lanes)low & ~keep));
+  keep = *v < high;
+  *v = (tl_f32_lanes)(((tl_s32_lanes)*v & keep) | ((tl_s32_lanes)high & ~keep));
+}
+
+/* Bit j is set where lane j of a comparison is -1. */
+static inline uint32_t tl_bits_of(const tl_s32_lanes *flags) {
+  int32_t lane[TL_LANES];
+  uint32_t bits = 0;
+  memcpy(lane, flags, sizeof lane);
+  for (int j = 0; j < TL_LANES; j++) bits |= (uint32_t)lane[j] & (1u << j);
+  return bits;
+}
+
+/* v[j] = rint((acc[j] + bias[j]) * scale[j]) + zero to y[first + j] and, unless NULL, mask bit first + j (0 before). */
+static inline void tl_requantize_lanes(const tl_requantizer *to, const int32_t *acc, int32_t first, int8_t *y,
+                                       uint8_t *mask) {
+  const float shift = 12582912.0f; /* tl_rint in vector form */
+  int8_t value[TL_LANES];
+  tl_s32_lanes sum;
+  memcpy(&sum, acc, sizeof sum);
+  tl_f32_lanes v = (__builtin_convertvector(sum, tl_f32_lanes) + to->bias) * to->scale;
+  tl_clip_each(&v, -4194303.0f, 4194303.0f);
+  v = ((v + shift) - shift) + to->zero;
+  if (mask) {
+    tl_s32_lanes inside = (v >= -128.0f) & (v <= 127.0f);
+    uint32_t bits = tl_bits_of(&inside);
+    tl_mask_or(mask, first, to->width == TL_LANES ? bits : bits & ((1u << to->width) - 1u), to->width);
+  }
+  tl_clip_each(&v, -128.0f, 127.0f);
+  sum = __builtin_convertvector(v, tl_s32_lanes);
+  for (int j = 0; j < TL_LANES; j++) value[j] = (int8_t)sum[j];
+  if (to->width == TL_LANES) {
+    memcpy(y + first, value, sizeof value);
+  } else {
+    for (int32_t j = 0; j < to->width && j < TL_LANES; j++) y[first + j] = value[j];
+  }
+}
+
+/* The same for floats: y = clip(sum + bias, lo, hi), mask: strictly inside. */
+typedef struct {
+  float bias[TL_LANES], lo, hi;
+  int32_t width;
+} tl_clipper;
+
+static inline void tl_clipper_of(tl_clipper *to, const tl_bias *b, int32_t o, int32_t width, float lo, float hi) {
+  tl_load_bias(b, o, width, TL_LANES, to->bias);
+  to->lo = lo;
+  to->hi = hi;
+  to->width = width;
+}
+
+static inline void tl_clip_lanes(const tl_clipper *to, const float *sums, int32_t first, float *y, uint8_t *mask) {
+  uint32_t bits = 0;
+  for (int32_t j = 0; j < to->width; j++) {
+    float v = sums[j] + to->bias[j];
+    y[first + j] = tl_clip(v, to->lo, to->hi);
+    bits |= (uint32_t)((v > to->lo) & (v < to->hi)) << j;
+  }
+  if (mask) tl_mask_or(mask, first, bits, to->width);
+}
+
+#endif

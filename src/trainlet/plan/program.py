@@ -1,0 +1,184 @@
+"""The plan: functions in execution order, every value at an address, every memory with a size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from trainlet.errors import BudgetError
+from trainlet.ir import Graph, Node, Tensor, Value
+from trainlet.passes import run_passes
+from trainlet.passes.inplace import storage_roots
+from trainlet.plan.arena import ALIGNMENT, place
+from trainlet.plan.liveness import ARGUMENTS, LiveRange, arena_ranges, live_bytes
+from trainlet.train.autodiff import TrainingModule
+
+MEMORIES = ("flash", "arena", "state", "scratch")
+Watch = Callable[[str, Graph], None]
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a value lies: memory "flash", "arena", "state", or "argument"; offset in bytes."""
+
+    memory: str
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Function:
+    """One planned function. Steps are `graph.nodes` in order.
+
+    The first `prefix_steps` depend on no trained tensor: what is alive after them (`boundary`)
+    can be kept and put back, so that a sample seen before skips them.
+    """
+
+    graph: Graph
+    locations: Mapping[str, Location]
+    ranges: tuple[LiveRange, ...]
+    peak_bytes: int
+    lower_bound_bytes: int
+    scratch_bytes: int
+    prefix_steps: int
+    boundary: tuple[Value, ...]
+
+    @property
+    def peak_step(self) -> int:
+        """Step at which most bytes are alive: -1 the call, len(nodes) the return."""
+        alive = live_bytes(list(self.ranges), len(self.graph.nodes))
+        return alive.index(max(alive)) - 1
+
+    def peak_live(self) -> list[LiveRange]:
+        """What is alive at the peak, largest first."""
+        at = self.peak_step
+        return sorted((r for r in self.ranges if r.start <= at <= r.end), key=lambda r: (-r.bytes, r.name))
+
+    def macs(self) -> dict[str, int]:
+        """Multiply-accumulates of the forward and of the backward part."""
+        from trainlet.ir.ops import OPS
+
+        counts = {"forward": 0, "backward": 0}
+        for node in self.graph.nodes:
+            counts["backward" if "Grad" in node.op else "forward"] += OPS[node.op].macs(node)
+        return counts
+
+
+@dataclass(frozen=True)
+class Program:
+    """Everything a backend needs: no decision about memory or order is left."""
+
+    name: str
+    module: TrainingModule
+    functions: Mapping[str, Function]
+    constants: Mapping[str, Tensor]
+    state: Mapping[str, Tensor]
+    state_offsets: Mapping[str, int]
+    bytes: Mapping[str, int]
+
+    @property
+    def main(self) -> Function:
+        """The function that trains: step, or accumulate."""
+        return self.functions.get("step") or self.functions["accumulate"]
+
+    @property
+    def ram_bytes(self) -> int:
+        """Everything the program touches but the stack."""
+        return self.bytes["arena"] + self.bytes["state"] + self.bytes["scratch"]
+
+
+def plan(
+    module: TrainingModule,
+    scratch: Callable[[Node], int],
+    budget_bytes: int | None = None,
+    watch: Watch = lambda name, graph: None,
+) -> Program:
+    """Order, offsets and sizes of every function; scratch(node) is what the backend's kernel needs.
+
+    Functions run one at a time and share the arena. Raises BudgetError, naming what is alive at
+    the peak, when arena + state + scratch exceed budget_bytes.
+    """
+    graphs = {name: run_passes(graph, watch=watch) for name, graph in module.functions.items()}
+    state = {k: t for g in graphs.values() for k, t in g.state.items()}
+    constants = {k: t for g in graphs.values() for k, t in g.constants.items()}
+    offsets, state_bytes = _stack(state)
+    functions = {name: _function(graph, offsets, scratch) for name, graph in graphs.items()}
+    sizes = {
+        "flash": _flash(module, constants),
+        "arena": max(f.peak_bytes for f in functions.values()),
+        "state": state_bytes,
+        "scratch": max(f.scratch_bytes for f in functions.values()),
+    }
+    name = module.functions["predict"].name.removesuffix(".predict")
+    program = Program(name, module, functions, constants, state, offsets, sizes)
+    if budget_bytes is not None and program.ram_bytes > budget_bytes:
+        raise BudgetError(_over_budget(program, budget_bytes))
+    return program
+
+
+def _flash(module: TrainingModule, constants: Mapping[str, Tensor]) -> int:
+    """Constants, and the factory values of trained tensors that no function reads from flash."""
+    factory = sum(p.factory.nbytes for p in module.parameters if p.name not in constants)
+    return factory + sum(t.value.bytes for t in constants.values())
+
+
+def _stack(state: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
+    offsets, at = {}, 0
+    for name, tensor in state.items():
+        offsets[name] = at
+        at += -(-tensor.value.bytes // ALIGNMENT) * ALIGNMENT
+    return offsets, at
+
+
+def _function(graph: Graph, state_offsets: Mapping[str, int], scratch: Callable[[Node], int]) -> Function:
+    ranges = arena_ranges(graph)
+    placement = place(ranges)
+    roots = storage_roots(graph)
+    locations = {v.name: _locate(graph, roots[v.name], placement.offsets, state_offsets) for v in graph.values()}
+    prefix = _prefix(graph)
+    return Function(
+        graph,
+        locations,
+        tuple(ranges),
+        placement.peak_bytes,
+        max(live_bytes(ranges, len(graph.nodes))),
+        max((scratch(node) for node in graph.nodes), default=0),
+        prefix,
+        _boundary(graph, prefix),
+    )
+
+
+def _locate(graph: Graph, root: str, arena: Mapping[str, int], state: Mapping[str, int]) -> Location:
+    if root in graph.constants:
+        return Location("flash")
+    if root in graph.state:
+        return Location("state", state[root])
+    return Location("argument") if root in ARGUMENTS else Location("arena", arena[root])
+
+
+def _prefix(graph: Graph) -> int:
+    """Number of leading nodes that depend on nothing but the sample and constants."""
+    known = {graph.inputs[0].name, *graph.constants} if graph.inputs else set()
+    for i, node in enumerate(graph.nodes):
+        if not all(v.name in known for v in node.operands()):
+            return i
+        known |= {v.name for v in node.outputs}
+    return len(graph.nodes)
+
+
+def _boundary(graph: Graph, prefix: int) -> tuple[Value, ...]:
+    """Values alive between the prefix and the rest, the sample itself included where it still is."""
+    made = {v.name: v for n in graph.nodes[:prefix] for v in n.outputs}
+    made |= {graph.inputs[0].name: graph.inputs[0]} if graph.inputs else {}
+    later = {v.name for n in graph.nodes[prefix:] for v in n.operands()} | {v.name for v in graph.outputs}
+    return tuple(v for name, v in made.items() if name in later)
+
+
+def _over_budget(program: Program, budget_bytes: int) -> str:
+    worst = max(program.functions.values(), key=lambda f: f.peak_bytes)
+    alive = ", ".join(f"{r.name} {r.bytes:,}" for r in worst.peak_live()[:4])
+    parts = ", ".join(f"{m} {program.bytes[m]:,}" for m in ("arena", "state", "scratch"))
+    return (
+        f"{program.name} with scheme {program.module.selection.name} needs {program.ram_bytes:,} bytes of RAM "
+        f"({parts}), the budget is {budget_bytes:,}. Alive at the peak: {alive}. "
+        "Train fewer or later layers, or raise the budget."
+    )
