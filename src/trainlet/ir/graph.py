@@ -18,7 +18,7 @@ from trainlet.errors import GraphError
 
 Shape = tuple[int, ...]
 Attr = int | float | str | bool | tuple[int, ...] | tuple[float, ...]
-Attrs = Mapping[str, Attr]
+Attrs = Mapping[str, Any]  # of Attr; the op table says which
 
 # dtype -> (numpy dtype, bits an element). "u1" is a clamp mask: one bit an element, packed.
 DTYPES: dict[str, tuple[type[np.generic], int]] = {
@@ -26,6 +26,7 @@ DTYPES: dict[str, tuple[type[np.generic], int]] = {
     "s8": (np.int8, 8),
     "u8": (np.uint8, 8),
     "u16": (np.uint16, 16),
+    "s16": (np.int16, 16),
     "s32": (np.int32, 32),
     "u32": (np.uint32, 32),
     "u1": (np.bool_, 1),

@@ -74,11 +74,15 @@ def _head(graph: Graph) -> Node | None:
 
 
 def alive(graph: Graph, layer: Layer) -> np.ndarray:
-    """(O,) bool: output channels whose weights can be updated; all of them in a float layer."""
+    """(O,) bool: output channels that can be updated; all of them in a float layer.
+
+    A channel is dead when its scale is tiny or its integers are all zero: its scale is then arbitrary.
+    """
     quant = layer.weight.quant
     if quant is None:
         return np.ones(layer.weight.shape[0], bool)
-    return np.broadcast_to(graph.scales(layer.weight) > DEAD_SCALE, (layer.weight.shape[0],))
+    rows = graph.constants[layer.weight.name].data.reshape(layer.weight.shape[0], -1)
+    return (graph.scales(layer.weight) > DEAD_SCALE) & rows.any(1)
 
 
 def largest_norm(weight: np.ndarray, count: int, depthwise: bool) -> tuple[int, ...]:

@@ -1,8 +1,9 @@
 """Convolutions and matrix products, float and int8, forward.
 
 A weight may be overlaid: `trained` holds some of its input channels (`channels`), the rest stays in
-`w`. For a depthwise convolution the overlay replaces output rows. A float weight or bias of an
-integer convolution is a master: it is rounded half to even (and saturated) where it is read.
+`w`. For a depthwise convolution the overlay replaces output rows. A float weight of an integer
+convolution is a master: it is rounded half to even where it is read, and as in the published
+algorithm it may leave the int8 range (it saturates at 16 bits). A float bias is used as it is.
 """
 
 from __future__ import annotations
@@ -63,10 +64,10 @@ def is_depthwise(w_shape: tuple[int, ...], groups: int) -> bool:
 
 
 def round_master(a: np.ndarray | None, integer: bool) -> np.ndarray | None:
-    """int8 values of a float master; anything else unchanged."""
+    """Integers of a float master; anything else unchanged."""
     if a is None or not integer or a.dtype.kind != "f":
         return a
-    return np.clip(np.rint(a), -128, 127)
+    return np.clip(np.rint(a), -32768, 32767)
 
 
 def weights(call: Call, w: int, trained: int, integer: bool) -> np.ndarray:
@@ -111,7 +112,6 @@ def conv_integer(call: Call) -> np.ndarray:
 
 def _requantize(acc: np.ndarray, bias: np.ndarray, scale: np.ndarray, zero: int) -> tuple[np.ndarray, np.ndarray]:
     """One fp32 add, one fp32 multiply, half to even, zero point, clamp (int8.md, Forward)."""
-    bias = np.rint(bias) if bias.dtype.kind == "f" else bias
     total = acc.astype(np.float32) + bias.astype(np.float32)
     v = np.rint(total * scale.astype(np.float32)) + np.float32(zero)
     return np.clip(v, -128, 127).astype(np.int8), (v >= -128) & (v <= 127)
@@ -157,12 +157,12 @@ def overlay_channels(call: Call) -> np.ndarray:
     return overlay(call[0], call[1], call[2], int(call.attrs["groups"]))  # type: ignore[arg-type]
 
 
-@op("RoundMaster", lambda inputs, attrs: [("s8", inputs[0].shape)], 1)  # type: ignore[union-attr]
+@op("RoundMaster", lambda inputs, attrs: [("s16", inputs[0].shape)], 1)  # type: ignore[union-attr]
 def round_master_op(call: Call) -> np.ndarray:
-    """f32 master -> the int8 weight it stands for; folded into its readers later."""
+    """f32 master -> the integer weight it stands for; folded into its readers later."""
     rounded = round_master(call[0], True)
     assert rounded is not None
-    return rounded.astype(np.int8)
+    return rounded.astype(np.int16)
 
 
 @op("TakeChannels", lambda i, attrs: [(i[0].dtype, (*i[0].shape[:-1], i[1].size))], 2)  # type: ignore[union-attr]

@@ -1,0 +1,103 @@
+"""Finding a C compiler and building an emitted program into a shared library, cached by content."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainlet.errors import BackendError
+
+# -ffp-contract=off with an explicit fmaf: the same bits whatever the optimisation level (mcu.md).
+FLAGS = ("-std=c99", "-O3", "-ffp-contract=off", "-fno-math-errno", "-DTL_USE_FMA=1", "-fPIC")
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
+
+
+def compiler() -> list[str]:
+    """The C compiler's command: $CC, cc, gcc, clang, or `zig cc` from PyPI's ziglang.
+
+    Raises BackendError saying what to install when there is none.
+    """
+    if given := os.environ.get("CC"):
+        if shutil.which(given.split()[0]):
+            return given.split()
+        raise BackendError(f"the C compiler CC={given} does not exist: unset CC, or name one that does")
+    for name in ("cc", "gcc", "clang"):
+        if path := shutil.which(name):
+            return [path]
+    if importlib.util.find_spec("ziglang") is not None:
+        return [sys.executable, "-m", "ziglang", "cc"]
+    raise BackendError("no C compiler found: install gcc or clang, or run `pip install ziglang`")
+
+
+def native_flags(command: Sequence[str]) -> tuple[str, ...]:
+    """Tuning for this machine's instruction set."""
+    return ("-mcpu=native",) if "ziglang" in command else ("-march=native",)
+
+
+def build_shared(folder: Path, flags: Sequence[str] = FLAGS, native: bool = True) -> Path:
+    """Shared library of the emitted sources in `folder`; built once per content, flags and compiler.
+
+    Raises BackendError with the compiler's first error.
+    """
+    command = compiler()
+    if native:
+        flags = (*flags, *native_flags(command))
+    kernels = sorted((folder / "kernels").glob("*.c"))
+    headers = sorted([*folder.glob("*.h"), *(folder / "kernels").glob("*.h")])
+    objects = [_object(command, source, headers, folder, flags) for source in (*sorted(folder.glob("*.c")), *kernels)]
+    key = _digest([*command, *flags, *(o.name for o in objects)], [])
+    library = _cache() / f"{key}.so"
+    if not library.exists():
+        _publish(library, lambda out: [*command, *flags, "-shared", *map(str, objects), "-lm", "-o", out])
+    return library
+
+
+def _object(
+    command: Sequence[str], source: Path, headers: Sequence[Path], folder: Path, flags: Sequence[str]
+) -> Path:
+    near = [h for h in headers if h.parent == source.parent or h.parent.name == "kernels"]
+    if source.parent.name == "kernels":
+        near = [h for h in headers if h.parent.name == "kernels"]
+    key = _digest([*command, *flags, source.name], [source, *near])
+    result = _cache() / f"{key}.o"
+    if not result.exists():
+        include = ["-I", str(folder / "kernels"), "-I", str(folder)]
+        _publish(result, lambda out: [*command, *flags, *include, "-c", str(source), "-o", out])
+    return result
+
+
+def _publish(target: Path, command: object) -> None:
+    """Run a compile into a temporary file, then move it in place: never a half-written result."""
+    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=target.suffix)
+    os.close(handle)
+    result = subprocess.run(command(temporary), capture_output=True, text=True)  # type: ignore[operator]
+    if result.returncode != 0:
+        os.unlink(temporary)
+        errors = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()
+        raise BackendError(f"the C compiler failed: {errors[0] if errors else result.returncode}")
+    os.replace(temporary, target)
+
+
+def _digest(words: Sequence[str], files: Sequence[Path]) -> str:
+    state = hashlib.sha256("\0".join(words).encode())
+    for file in files:
+        state.update(file.read_bytes())
+    return state.hexdigest()[:32]
+
+
+def _cache() -> Path:
+    root = os.environ.get("TRAINLET_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(root) / "trainlet"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"trainlet-{os.getuid() if hasattr(os, 'getuid') else 0}"
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
