@@ -2,10 +2,10 @@
  *
  *   acc[r][j] += x[r][i] * panel[i][j]     i = 0 .. count-1 ascending, panel: [count][TL_LANES] in scratch
  *
- * Only the lanes j are vectorised, each with its own sum, so the width changes the speed and never a bit of the result.
- * Vector types (a GNU extension that gcc and clang share) because auto-vectorised arrays spill here; where the target has
- * no such registers they become plain scalars, which is why the lanes are few on a microcontroller: 4 x 4 float sums fit
- * the 32 registers of an FPU, 2 x 4 integer ones the 13 of the core.
+ * Only the lanes j are vectorised, each with its own sum, so the width changes the speed and never a bit of the
+ * result. Vector types (a GNU extension that gcc and clang share) because auto-vectorised arrays spill here; where
+ * the target has no such registers they become plain scalars, which is why the lanes are few on a microcontroller: 4
+ * x 4 float sums fit the 32 registers of an FPU, 2 x 4 integer ones the 13 of the core.
  */
 #ifndef TL_BLOCK_H
 #define TL_BLOCK_H

@@ -24,7 +24,8 @@ void tl_depthwise_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, co
 
 /* y = clip(v, lo, hi), v = conv(x, w) + bias.   mask (or NULL): lo < v < hi.
  * Order per output: from 0, taps (ky, kx) ascending, within a tap c ascending, TL_FMA each; the bias is added last.
- * Taps in the padding: the dense kernel counts them as x = 0, the depthwise one leaves them out. lo = -INFINITY, hi = INFINITY: no clip. A NaN v gives y = lo and mask 0. */
+ * Taps in the padding: the dense kernel counts them as x = 0, the depthwise one leaves them out. lo = -INFINITY, hi
+ * = INFINITY: no clip. A NaN v gives y = lo and mask 0. */
 void tl_conv_f32(const tl_conv_shape *s, const float *x, const tl_weights *w, const tl_bias *b, float lo, float hi,
                  float *y, uint8_t *mask, void *scratch);
 void tl_depthwise_f32(const tl_conv_shape *s, const float *x, const tl_weights *w, const tl_bias *b, float lo, float hi,
@@ -45,8 +46,8 @@ void tl_depthwise_input_grad(const tl_conv_shape *s, const float *dy, const tl_w
 void tl_conv_weight_grad(const tl_conv_shape *s, const tl_grad_x *x, const float *dy, const tl_update *u,
                          void *scratch);
 
-/* The same for groups == c == o: x is [n][h][w][k], dy has all o channels; row r = 0..k-1 belongs to channel channels[r]
- * (ascending; NULL: r), columns are [kh][kw]. */
+/* The same for groups == c == o: x is [n][h][w][k], dy has all o channels; row r = 0..k-1 belongs to channel
+ * channels[r] (ascending; NULL: r), columns are [kh][kw]. */
 void tl_depthwise_weight_grad(const tl_conv_shape *s, const tl_grad_x *x, const float *dy, const uint16_t *channels,
                               int32_t k, const tl_update *u, void *scratch);
 

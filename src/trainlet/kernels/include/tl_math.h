@@ -1,6 +1,7 @@
 /* Scalar arithmetic without libm, the same bits on every target with IEEE fp32 and -ffp-contract=off.
  *
- * All functions are branch-free or nearly so, so that loops over independent elements vectorise.
+ * All functions are branch-free or nearly so, so that loops over independent elements vectorise. With TL_USE_FMA
+ * clang needs -fno-math-errno, or it calls fmaf.
  */
 #ifndef TL_MATH_H
 #define TL_MATH_H

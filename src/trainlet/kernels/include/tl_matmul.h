@@ -1,6 +1,6 @@
-/* y[i] = op(a[i]) op(b[i]), i = 0 .. batch-1.   op(a): [m][k], stored [k][m] if trans_a; op(b): [k][n], stored [n][k] if
- * trans_b; y: [m][n]. Batch strides in elements (0: shared by all). Order per element: from 0, k ascending, TL_FMA.
- * scratch: TL_CONV_SCRATCH_BYTES. */
+/* y[i] = op(a[i]) op(b[i]), i = 0 .. batch-1.   op(a): [m][k], stored [k][m] if trans_a; op(b): [k][n], stored
+ * [n][k] if trans_b; y: [m][n]. Batch strides in elements (0: shared by all). Order per element: from 0, k
+ * ascending, TL_FMA. scratch: TL_CONV_SCRATCH_BYTES. */
 #ifndef TL_MATMUL_H
 #define TL_MATMUL_H
 

@@ -9,8 +9,8 @@
 void tl_add_s8(const int8_t *a, int32_t a_zero, float a_scale, const int8_t *b, int32_t b_zero, float b_scale,
                float y_scale, int32_t y_zero, int8_t *y, uint8_t *mask, int32_t count);
 
-/* v = rint((a - a_zero) * (b - b_zero) * scale) + y_zero, scale = a_scale * b_scale / y_scale; the integer product is exact.
- * a, y: [batch][positions][channels]; b: the same, or [batch][channels] if b_per_channel. y may be a. */
+/* v = rint((a - a_zero) * (b - b_zero) * scale) + y_zero, scale = a_scale * b_scale / y_scale; the integer product
+ * is exact. a, y: [batch][positions][channels]; b: the same, or [batch][channels] if b_per_channel. y may be a. */
 void tl_mul_s8(const int8_t *a, int32_t a_zero, const int8_t *b, int32_t b_zero, int32_t b_per_channel, float scale,
                int32_t y_zero, int8_t *y, uint8_t *mask, int32_t batch, int32_t positions, int32_t channels);
 

@@ -19,7 +19,8 @@ void tl_maxpool_f32(const tl_conv_shape *s, const float *x, float *y);
 /* dx = 0, then windows (n, oy, ox) ascending and (ky, kx) ascending add dy / count. Serves the int8 mean too. */
 void tl_avgpool_grad(const tl_conv_shape *s, const float *dy, int32_t include_pad, float *dx);
 
-/* dx = 0, then windows ascending add dy to the first maximal element in order (ky, kx). Exactly one of x_s8, x_f32. */
+/* dx = 0, then windows ascending add dy to the first maximal element in order (ky, kx). Exactly one of x_s8 and
+ * x_f32. */
 void tl_maxpool_grad(const tl_conv_shape *s, const int8_t *x_s8, const float *x_f32, const float *dy, float *dx);
 
 #endif

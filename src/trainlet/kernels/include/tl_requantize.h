@@ -40,13 +40,18 @@ static inline void tl_requantizer_of(tl_requantizer *to, const tl_bias *b, const
   to->width = width;
 }
 
-/* clip(v[j], lo, hi), a NaN gives lo: tl_clip in vector form, a select made of its comparison. */
+/* tl_clip on every lane. In vector registers a select made of the comparison (written by element, gcc takes the
+ * vector apart: 2.5 times slower convolutions); with few lanes, which are scalars, by element. */
 static inline void tl_clip_each(tl_f32_lanes *v, float lo, float hi) {
+#if TL_LANES > 4
   tl_f32_lanes low = (tl_f32_lanes){0} + lo, high = (tl_f32_lanes){0} + hi;
   tl_s32_lanes keep = *v > low;
   *v = (tl_f32_lanes)(((tl_s32_lanes)*v & keep) | ((tl_s32_lanes)low & ~keep));
   keep = *v < high;
   *v = (tl_f32_lanes)(((tl_s32_lanes)*v & keep) | ((tl_s32_lanes)high & ~keep));
+#else
+  for (int j = 0; j < TL_LANES; j++) (*v)[j] = tl_clip((*v)[j], lo, hi);
+#endif
 }
 
 /* Bit j is set where lane j of a comparison is -1. */
@@ -58,7 +63,8 @@ static inline uint32_t tl_bits_of(const tl_s32_lanes *flags) {
   return bits;
 }
 
-/* v[j] = rint((acc[j] + bias[j]) * scale[j]) + zero to y[first + j] and, unless NULL, mask bit first + j (0 before). */
+/* v[j] = rint((acc[j] + bias[j]) * scale[j]) + zero to y[first + j] and, unless NULL, mask bit first + j
+ * (0 before). */
 static inline void tl_requantize_lanes(const tl_requantizer *to, const int32_t *acc, int32_t first, int8_t *y,
                                        uint8_t *mask) {
   const float shift = 12582912.0f; /* tl_rint in vector form */

@@ -11,7 +11,8 @@ void tl_transpose(int32_t elem_size, int32_t rank, const int32_t *dims, const in
 void tl_pad(int32_t elem_size, const int32_t dims[4], const int32_t before[4], const int32_t after[4],
             const void *value, const void *x, void *y);
 
-/* Row r of row_bytes from src + r * src_stride to dst + r * dst_stride (strides in bytes): concatenate, split, slice. */
+/* Row r of row_bytes from src + r * src_stride to dst + r * dst_stride (strides in bytes): concatenate, split,
+ * slice. */
 void tl_copy_rows(void *dst, int32_t dst_stride, const void *src, int32_t src_stride, int32_t row_bytes, int32_t rows);
 
 /* y[p][j] = x[p][channels[j]].   x: [positions][c]; y: [positions][k]. */

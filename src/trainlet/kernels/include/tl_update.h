@@ -18,7 +18,8 @@
  *   S32 RESIDUAL    as S8, in int64, saturated to [-2^39, 2^39 - 129]
  *   F32             w - s   (whatever master says)
  * A NaN step leaves the stored value as it is (the slots m, v may become NaN: the loss check has to notice); an
- * infinite one saturates. A step of 0 changes nothing under any rounding. RESIDUAL needs `fraction`, MOMENTUM `m`, ADAMW `m` and `v`; unused pointers may be NULL.
+ * infinite one saturates. A step of 0 changes nothing under any rounding. RESIDUAL needs `fraction`, MOMENTUM `m`,
+ * ADAMW `m` and `v`; unused pointers may be NULL.
  */
 #ifndef TL_UPDATE_H
 #define TL_UPDATE_H
@@ -49,7 +50,7 @@ void tl_update_row(const tl_update *u, int32_t row, int32_t col, const float *gr
 /* Elements first + (0 .. count-1), each scaled by its own row_scale[element]. */
 void tl_update_vec(const tl_update *u, int32_t first, const float *grad, int32_t count);
 
-#define TL_APPLY_SCRATCH_BYTES 256
+#define TL_APPLY_SCRATCH_BYTES 128
 
 /* An accumulated gradient [rows][row_len]: every row through tl_update_row with grad * grad_factor. */
 void tl_apply(const tl_update *u, const float *grad, int32_t rows, float grad_factor, void *scratch);

@@ -8,13 +8,13 @@
 #include "tl_weights.h"
 #include "tl_window.h"
 
-enum { CHUNK = 512 / TL_LANES, BLOCK = 512 / TL_LANES };
+enum { CHUNK = 512 / TL_LANES, BLOCK = 512 / TL_LANES, PADDING = 64 };
 
 typedef struct {
   const tl_conv_shape *s;
   const float *x;
   int32_t group;
-  float padding[CHUNK];
+  float padding[PADDING];
   float *panel;
   int32_t first, end, ky, kx, c; /* (ky, kx, c): column first */
 } sweep;
@@ -27,12 +27,15 @@ static void sweep_rows(const sweep *a, const tl_window *at, tl_f32_lanes *sums) 
   int32_t ky = a->ky, kx = a->kx, c = a->c;
   for (int32_t k = a->first; k < a->end;) {
     int32_t count = tl_min(a->end - k, (whole_rows ? s->kw - kx : 1) * cg - c);
+    if (!inside) count = tl_min(count, PADDING);
     int32_t offset = (ky * s->dh * s->w + kx * s->dw) * s->c + a->group * cg + c;
     const float *x[TL_ROWS];
     for (int r = 0; r < TL_ROWS; r++)
       x[r] = inside || tl_window_has(s, &at[r], ky, kx) ? a->x + (at[r].pixel * s->c + offset) : a->padding;
     tl_block_f32(sums, x, 1, a->panel + (k - a->first) * TL_LANES, count);
     k += count;
+    c += count;
+    if (!whole_rows && c < cg) continue;
     c = 0;
     if (whole_rows || ++kx == s->kw) {
       kx = 0;

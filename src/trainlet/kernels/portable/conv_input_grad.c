@@ -1,7 +1,7 @@
 /* dx = conv_transpose(dy, w), tap by tap a matrix product: dx[q + tap][c] += dy[q][o] * w[o][tap][c].
  *
- * Weights are contiguous along c, so TL_LANES input channels of CHUNK outputs are a panel without transposing. Within one
- * tap no two positions share a dx, so four of them are swept at once, and dx itself holds the sums.
+ * Weights are contiguous along c, so TL_LANES input channels of CHUNK outputs are a panel without transposing.
+ * Within one tap no two positions share a dx, so four of them are swept at once, and dx itself holds the sums.
  * scratch: panel f32 [CHUNK][lanes] (4096 bytes).
  */
 #include "tl_block.h"

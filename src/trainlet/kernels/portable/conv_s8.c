@@ -1,8 +1,9 @@
 /* The int8 convolution as a matrix product: positions x K times K x outputs, K = kh * kw * c/g.
  *
- * For TL_LANES outputs at a time their weights are packed to panel[K][lanes] (read, rounded, overlaid once), then swept over
- * the positions, TL_ROWS_S8 at a time. A K longer than the panel goes in chunks; the sums of a block of positions
- * wait in scratch meanwhile.   scratch: panel s8 [CHUNK][lanes] (2048 bytes), sums s32 [BLOCK][lanes] (2048 bytes).
+ * For TL_LANES outputs at a time their weights are packed to panel[K][lanes] (read, rounded, overlaid once), then
+ * swept over the positions, TL_ROWS_S8 at a time. A K longer than the panel goes in chunks; the sums of a block of
+ * positions wait in scratch meanwhile.   scratch: panel s8 [CHUNK][lanes] (2048 bytes), sums s32 [BLOCK][lanes]
+ * (2048 bytes).
  */
 #include "tl_block.h"
 #include "tl_conv.h"
@@ -10,13 +11,13 @@
 #include "tl_weights.h"
 #include "tl_window.h"
 
-enum { CHUNK = 2048 / TL_LANES, BLOCK = 512 / TL_LANES };
+enum { CHUNK = 2048 / TL_LANES, BLOCK = 512 / TL_LANES, PADDING = 128 };
 
 typedef struct {
   const tl_conv_shape *s;
   const int8_t *x;
   int32_t x_zero, group;   /* group: the one being computed */
-  int8_t padding[CHUNK];   /* x_zero everywhere: what a tap in the padding reads */
+  int8_t padding[PADDING];   /* x_zero everywhere: what a tap in the padding reads */
   int8_t *panel;           /* columns first .. end-1 of K */
   int32_t first, end, ky, kx, c; /* (ky, kx, c) is column first */
 } sweep;
@@ -31,12 +32,15 @@ static void sweep_rows(const sweep *a, const tl_window *at, tl_s32_lanes *sums) 
   int32_t ky = a->ky, kx = a->kx, c = a->c;
   for (int32_t k = a->first; k < a->end;) {
     int32_t count = tl_min(a->end - k, (whole_rows ? s->kw - kx : 1) * cg - c);
+    if (!inside) count = tl_min(count, PADDING);
     int32_t offset = (ky * s->dh * s->w + kx * s->dw) * s->c + a->group * cg + c;
     const int8_t *x[TL_ROWS_S8];
     for (int r = 0; r < TL_ROWS_S8; r++)
       x[r] = inside || tl_window_has(s, &at[r], ky, kx) ? a->x + (at[r].pixel * s->c + offset) : a->padding;
     tl_block_s8(sums, x, a->x_zero, a->panel + (k - a->first) * TL_LANES, count);
     k += count;
+    c += count;
+    if (!whole_rows && c < cg) continue;
     c = 0;
     if (whole_rows || ++kx == s->kw) {
       kx = 0;

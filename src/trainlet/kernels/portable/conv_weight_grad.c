@@ -1,8 +1,8 @@
 /* dw[o][tap][c] = sum over positions of dy[p][o] * x[p + tap][c], a block of rows and columns at a time.
  *
- * TL_LANES columns of TILE positions are converted to a tile f32 (centred, 0 in the padding), which is then the panel of
- * every row: acc[o][j] += dy[p][o] * tile[p][j]. The columns are flat over (tap, c), so a block may span taps.
- * scratch: tile f32 [TILE][lanes] (2048 bytes), gradients f32 [ROWS][lanes] (2048 bytes).
+ * TL_LANES columns of TILE positions are converted to a tile f32 (centred, 0 in the padding), which is then the
+ * panel of every row: acc[o][j] += dy[p][o] * tile[p][j]. The columns are flat over (tap, c), so a block may span
+ * taps. scratch: tile f32 [TILE][lanes] (2048 bytes), gradients f32 [ROWS][lanes] (2048 bytes).
  */
 #include "tl_block.h"
 #include "tl_conv.h"

@@ -1,8 +1,8 @@
 /* Depthwise in fp32, forward and input gradient, TL_LANES channels at a time.
  *
  * Forward gathers: y[p] = sum over taps of x[p + tap] * w[tap]. Backward scatters: dx[p + tap] += dy[p] * w[tap].
- * For one dx the positions that reach it come in descending tap order when swept ascending, so the taps are the outer loop.
- * scratch: taps of those channels, f32 [kh * kw][lanes].
+ * For one dx the positions that reach it come in descending tap order when swept ascending, so the taps are the
+ * outer loop. scratch: taps of those channels, f32 [kh * kw][lanes].
  */
 #include "tl_block.h"
 #include "tl_conv.h"

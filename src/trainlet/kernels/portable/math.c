@@ -18,8 +18,8 @@ float tl_expf(float x) {
   return x >= -87.33654f ? result : 0.0f;
 }
 
-/* x = 2^e * m, m in [sqrt(1/2), sqrt(2)); log(m) = 2 atanh(t), t = (m - 1) / (m + 1), as m - 1 minus a correction so that the
- * leading term is exact. */
+/* x = 2^e * m, m in [sqrt(1/2), sqrt(2)); log(m) = 2 atanh(t), t = (m - 1) / (m + 1), as m - 1 minus a correction so
+ * that the leading term is exact. */
 float tl_logf(float x) {
   int32_t bits = tl_float_to_bits(x > 1.17549435e-38f ? x : 1.17549435e-38f);
   int32_t e = (bits - 0x3f3504f3) >> 23;

@@ -62,7 +62,8 @@ void tl_binary_f32(tl_binary kind, const int32_t dims[4], const float *a, const 
       for (int32_t k = 0; k < dims[2]; k++) {
         const float *a_row = a + (i * a_stride[0] + j * a_stride[1] + k * a_stride[2]);
         const float *b_row = b + (i * b_stride[0] + j * b_stride[1] + k * b_stride[2]);
-        binary_row(kind, a_row, a_stride[3], b_row, b_stride[3], y + ((i * dims[1] + j) * dims[2] + k) * dims[3], dims[3]);
+        float *y_row = y + ((i * dims[1] + j) * dims[2] + k) * dims[3];
+        binary_row(kind, a_row, a_stride[3], b_row, b_stride[3], y_row, dims[3]);
       }
 }
 

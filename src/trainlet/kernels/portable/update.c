@@ -7,7 +7,7 @@
 #include "tl_math.h"
 #include "tl_random.h"
 
-enum { BLOCK = TL_APPLY_SCRATCH_BYTES / 4 };
+enum { BLOCK = TL_APPLY_SCRATCH_BYTES / 4 }; /* a few arrays of it are on the stack */
 
 static inline int32_t clamp(int32_t value, int32_t lo, int32_t hi) { return value < lo ? lo : value > hi ? hi : value; }
 

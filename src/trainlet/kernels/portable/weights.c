@@ -32,8 +32,8 @@ static void read_s8(tl_weight_kind kind, const void *from, int32_t index, int32_
   }
 }
 
-/* A run of `count` weights at `index` of one tensor to places first, first + 1, ... of the destination. The constant step
- * lets the contiguous case vectorise. */
+/* A run of `count` weights at `index` of one tensor to places first, first + 1, ... of the destination. The constant
+ * step lets the contiguous case vectorise. */
 static void read_run(tl_weight_kind kind, const void *from, int32_t index, int32_t count, const destination *to,
                      int32_t first) {
   if (to->s8) {
@@ -59,7 +59,8 @@ static int32_t lower_bound(const uint16_t *channels, int32_t k, int32_t channel)
   return low;
 }
 
-/* base: [o][taps][c], columns flat over (tap, channel); trained: [o][taps][k] replaces the columns of its channels. */
+/* base: [o][taps][c], columns flat over (tap, channel); trained: [o][taps][k] replaces the columns of its channels.
+ * */
 static void load(const tl_weights *w, int32_t taps, int32_t c, int32_t row, int32_t col, int32_t count,
                  const destination *to) {
   read_run(w->kind_base, w->base, row * taps * c + col, count, to, 0);

@@ -1,0 +1,122 @@
+"""Programs for tests: small networks over many ops, float and int8, under several schemes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from trainlet.api import Settings, plan
+from trainlet.backends.c99 import write_sources
+from trainlet.ir import Graph, GraphBuilder, Value
+from trainlet.quantize import quantize
+
+
+class Net:
+    """A terse builder of float networks with random weights."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], seed: int = 0) -> None:
+        self.b, self.rng, self.n = GraphBuilder(name), np.random.default_rng(seed), 0
+        self.x = self.b.input("x", "f32", (1, *shape))
+
+    def conv(self, x: Value, o: int, k: int = 1, stride: int = 1, groups: int = 1, dilation: int = 1, act: str = "relu") -> Value:
+        rank, c, self.n = len(x.shape) - 2, x.shape[-1], self.n + 1
+        size = (o, *(k,) * rank, c // groups)
+        w = self.b.constant(f"conv{self.n}/weight", self.rng.normal(0, (2 / np.prod(size[1:])) ** 0.5, size))
+        bias = self.b.constant(f"conv{self.n}/bias", self.rng.normal(0, 0.1, o))
+        attrs = {
+            "strides": (stride,) * rank, "pads": (dilation * (k - 1) // 2,) * (2 * rank),
+            "groups": groups, "dilations": (dilation,) * rank,
+        }
+        y = self.b.add("Conv", [x, w, bias], attrs, name=f"conv{self.n}", source=f"net:/conv{self.n}")
+        return self.act(y, act)
+
+    def act(self, x: Value, kind: str) -> Value:
+        if kind == "relu":
+            return self.b.add("Clip", [x], {"lo": 0.0}, name=f"{x.name}.relu")
+        if kind == "relu6":
+            return self.b.add("Clip", [x], {"lo": 0.0, "hi": 6.0}, name=f"{x.name}.relu6")
+        return x if kind == "none" else self.b.add(kind, [x], name=f"{x.name}.{kind}")
+
+    def head(self, x: Value, classes: int) -> Graph:
+        pooled = self.b.add("AveragePool", [x], {"kernel": ()}, name="pooled")
+        flat = self.b.add("Reshape", [pooled], {"shape": (1, x.shape[-1])}, name="flat")
+        return self.gemm(flat, classes)
+
+    def gemm(self, x: Value, o: int) -> Graph:
+        w = self.b.constant("head/weight", self.rng.normal(0, 0.3, (o, x.shape[-1])))
+        return self.b.build([self.b.add("Gemm", [x, w, self.b.constant("head/bias", np.zeros(o))], name="logits")])
+
+
+def residual() -> Graph:
+    """Inverted residuals as in MobileNetV2."""
+    n = Net("residual", (9, 7, 3))
+    x = n.conv(n.x, 8, 3, 2)
+    y = n.conv(n.conv(n.conv(x, 20), 20, 3, groups=20, act="relu6"), 8, act="none")
+    x = n.b.add("Add", [x, y], name="sum1")
+    y = n.conv(n.conv(n.conv(x, 17), 17, 5, groups=17), 8, act="none")
+    x = n.b.add("Add", [x, y], name="sum2")
+    return n.head(n.conv(x, 24, act="relu"), 5)
+
+
+def excited() -> Graph:
+    """Squeeze and excite, hard activations, concat, max pool, grouped and dilated convolutions."""
+    n = Net("excited", (12, 12, 4), 1)
+    x = n.conv(n.x, 12, 3, act="HardSwish")
+    x = n.b.add("MaxPool", [x], {"kernel": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1)}, name="pool1")
+    gate = n.b.add("AveragePool", [x], {"kernel": ()}, name="squeezed")
+    gate = n.conv(n.conv(gate, 6), 12, act="HardSigmoid")
+    x = n.b.add("Mul", [x, gate], name="gated")
+    a, b = n.conv(x, 8, 3, groups=2, act="Sigmoid"), n.conv(x, 6, 3, dilation=2, act="Tanh")
+    x = n.b.add("Concat", [a, b], {"axis": 3}, name="both")
+    x = n.b.add("Pad", [x], {"pads": (0, 1, 0, 0, 0, 0, 1, 0)}, name="padded")
+    x = n.b.add("AveragePool", [x], {"kernel": (2, 2), "strides": (2, 2)}, name="pool2")
+    return n.head(n.conv(x, 16, 1), 4)
+
+
+def wave() -> Graph:
+    """A 1-D network on (length, channels)."""
+    n = Net("wave", (40, 6), 2)
+    x = n.conv(n.x, 16, 5, 2)
+    y = n.conv(n.conv(x, 16, 3, groups=16), 16, act="none")
+    x = n.b.add("Add", [x, y], name="sum")
+    return n.head(n.conv(x, 20, 3, 2), 7)
+
+
+def perceptron() -> Graph:
+    """Gemm only, with softsign-like activations and a transpose on the way."""
+    n = Net("perceptron", (6, 5), 3)
+    x = n.b.add("Transpose", [n.x], {"perm": (0, 2, 1)}, name="turned")
+    x = n.b.add("Reshape", [x], {"shape": (1, 30)}, name="flat")
+    for i, width in enumerate((24, 18)):
+        w = n.b.constant(f"fc{i}/weight", n.rng.normal(0, 0.2, (width, x.shape[-1])))
+        x = n.b.add("Gemm", [x, w, n.b.constant(f"fc{i}/bias", np.zeros(width))], name=f"fc{i}")
+        x = n.act(x, "Tanh" if i else "relu")
+    return n.gemm(x, 3)
+
+
+NETWORKS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (residual, excited, wave, perceptron)}
+
+
+def samples(graph: Graph, count: int, seed: int = 0) -> np.ndarray:
+    """Network inputs (count, *sample shape) of the graph's input type."""
+    x = np.random.default_rng(seed).normal(0, 1, (count, *graph.inputs[0].shape[1:])).astype(np.float32)
+    if graph.inputs[0].dtype == "f32":
+        return x
+    from trainlet.quantize import quantize_samples
+
+    return quantize_samples(graph, x)
+
+
+def network(name: str, int8: bool) -> Graph:
+    graph = NETWORKS[name]()
+    if not int8:
+        return graph
+    calibration = np.random.default_rng(9).normal(0, 1, (32, *graph.inputs[0].shape[1:])).astype(np.float32)
+    return quantize(graph, calibration)
+
+
+def built(graph: Graph, folder, **settings):
+    """(planned program, folder of its sources)."""
+    program = plan(graph, Settings(**settings))
+    return program, write_sources(program, folder)
