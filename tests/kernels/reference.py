@@ -73,8 +73,8 @@ def random_values(rng, kind, shape):
         stored = rng.integers(-128, 128, shape, dtype=np.int8)
         return stored, stored.astype(np.float64)
     if kind == F32_MASTER:
-        stored = rng.normal(0, 70, shape).astype(f32)
-        return stored, np.clip(np.rint(stored), -128, 127).astype(np.float64)
+        stored = rng.normal(0, 110, shape).astype(f32)
+        return stored, np.clip(np.rint(stored), -32768, 32767).astype(np.float64)
     stored = rng.normal(0, 1, shape).astype(f32)
     return stored, stored.astype(np.float64)
 

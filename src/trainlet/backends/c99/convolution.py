@@ -33,12 +33,12 @@ def _weights(c: Writer, w: Value, trained: Value | None, channels: Value | None,
     return f"const tl_weights w = {{{fields}}};"
 
 
-def _bias(c: Writer, b: Value | None, integer: bool) -> str:
+def _bias(c: Writer, b: Value | None) -> str:
     if b is None:
         return "const tl_bias b = {NULL, NULL, 0};"
     if b.dtype == "s32":
         return f"const tl_bias b = {{{c.ptr(b)}, NULL, 0}};"
-    return f"const tl_bias b = {{NULL, {c.ptr(b)}, {int(integer)}}};"
+    return f"const tl_bias b = {{NULL, {c.ptr(b)}, 0}};"
 
 
 @kernel("QLinearConv", scratch=lambda n: _scratch(node_window(n)))
@@ -46,7 +46,7 @@ def qlinear_conv(c: Writer, n: Node) -> Iterable[str]:
     s, (x, w, b, scale) = node_window(n), n.inputs[:4]
     assert x is not None and w is not None
     yield _weights(c, w, n.input(4), n.input(5), True)
-    yield _bias(c, b, True)
+    yield _bias(c, b)
     yield (
         f"tl_{_family(s)}_s8({c.shape(s)}, {c.ptr(x)}, {c.zero(x)}, &w, &b, {c.ptr(scale)}, "
         f"{c.zero(n.output)}, {c.ptr(n.output)}, {c.ptr(mask(n))}, scratch);"
@@ -58,7 +58,7 @@ def conv(c: Writer, n: Node) -> Iterable[str]:
     s, (x, w) = node_window(n), n.inputs[:2]
     assert w is not None
     yield _weights(c, w, n.input(3), n.input(4), False)
-    yield _bias(c, n.input(2), False)
+    yield _bias(c, n.input(2))
     lo, hi = number(float(n.attrs["lo"])), number(float(n.attrs["hi"]))  # type: ignore[arg-type]
     yield (
         f"tl_{_family(s)}_f32({c.shape(s)}, {c.ptr(x)}, &w, &b, {lo}, {hi}, {c.ptr(n.output)}, "

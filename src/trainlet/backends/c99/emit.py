@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import trainlet
 from trainlet.backends.c99.data import constants_source, identifiers
@@ -36,12 +37,15 @@ def emit(program: Program) -> dict[str, str]:
     }
 
 
-def write_sources(program: Program, folder: Path) -> Path:
+def write_sources(program: Program, folder: Path, origin: Mapping[str, Any] | None = None) -> Path:
     """Write the emitted files and the kernels they call into `folder` (made if need be).
 
-    Everything is generated before anything is written. Raises BackendError where `folder` is not writable.
+    `origin`, what is needed to derive the program again, is kept in program.json. Everything is
+    generated before anything is written. Raises BackendError where `folder` is not writable.
     """
     files = emit(program)
+    if origin is not None:
+        files["program.json"] = json.dumps({**manifest(program), "origin": origin}, indent=1) + "\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():

@@ -89,7 +89,7 @@ def _fused_shape(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     return updated(inputs[3:], attrs)
 
 
-@op("ConvWeightGradUpdate", _fused_shape, (5, 11), {**WEIGHT_GRAD, **UPDATE}, macs=_weight_grad_macs,
+@op("ConvWeightGradUpdate", _fused_shape, (4, 11), {**WEIGHT_GRAD, **UPDATE}, macs=_weight_grad_macs,
     inplace={0: (3,), 1: (6,), 2: (7,), 3: (8,)})
 def conv_weight_grad_update(call: Call) -> tuple[np.ndarray, ...]:
     """ConvWeightGrad, then Update, a row at a time: x, dy, channels?, then Update's operands from w on."""
@@ -108,7 +108,7 @@ def bias_grad(call: Call) -> np.ndarray:
     return call[0].astype(np.float64).reshape(-1, call[0].shape[-1]).sum(0).astype(call.real)
 
 
-@op("BiasGradUpdate", lambda i, a: updated(i[1:], a), (3, 9), UPDATE,
+@op("BiasGradUpdate", lambda i, a: updated(i[1:], a), (2, 9), UPDATE,
     inplace={0: (1,), 1: (4,), 2: (5,), 3: (6,)})
 def bias_grad_update(call: Call) -> tuple[np.ndarray, ...]:
     """BiasGrad, then Update: dy, then Update's operands from w on."""

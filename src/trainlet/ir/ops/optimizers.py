@@ -36,6 +36,8 @@ def updated(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     check(attrs["master"] in MASTERS, f"master {attrs['master']} is none of {', '.join(MASTERS)}")
     w = inputs[0]
     assert w is not None
+    has_rate = len(inputs) > 1 and inputs[1] is not None
+    check(has_rate or attrs["rule"] == "accumulate", f"rule {attrs['rule']} needs a learning rate")
     slots = [v for v in inputs[3:6] if v is not None]
     check(all(v.shape == w.shape for v in slots), "an optimizer slot differs in shape from its tensor")
     scale = inputs[2] if len(inputs) > 2 else None
@@ -88,8 +90,9 @@ def _store(w: np.ndarray, fraction: np.ndarray | None, s: np.ndarray, u: np.ndar
         rounded = (whole + 128) >> 8
         return [rounded.astype(w.dtype), (whole - 256 * rounded).astype(np.int8)]
     if w.dtype == np.int8:
-        moved = w.astype(np.float32) - s
-        return [np.clip(_round(moved, u), low, high).astype(np.int8)]
+        whole = w.astype(np.float32)
+        moved = np.rint(whole - s) if u is None else whole + np.floor(u - s)
+        return [np.clip(moved, low, high).astype(np.int8)]
     steps = np.clip(_round(s, u), -(2.0**40), 2.0**40).astype(np.int64)
     return [np.clip(w - steps, low, high).astype(w.dtype)]
 
@@ -134,13 +137,13 @@ def run_update(call: Call, dw: np.ndarray, first: int) -> tuple[np.ndarray, ...]
     return (*results, *(x.astype(f) for x in slots))
 
 
-@op("Update", lambda i, a: updated(i[1:], a), (3, 9), UPDATE,
+@op("Update", lambda i, a: updated(i[1:], a), (2, 9), UPDATE,
     inplace={0: (1,), 1: (4,), 2: (5,), 3: (6,)})
 def update(call: Call) -> tuple[np.ndarray, ...]:
-    """dw f32, w, lr f32 (1), scale f32 (rows)?, fraction s8?, m f32?, v f32?, rng u32 (2)?, factor f32 (1)?
+    """dw f32, w, lr f32 (1)?, scale f32 (rows)?, fraction s8?, m f32?, v f32?, rng u32 (2)?, factor f32 (1)?
 
-    -> w after one step, then fraction, m, v where present. A row whose scale is 0 is not touched.
-    Quantization-aware scaling is `scale` (Lin et al., arXiv:2206.15472, section 3.1).
+    -> w after one step, then fraction, m, v where present. Only accumulate does without lr.
+    A row whose scale is 0 is not touched. Quantization-aware scaling is `scale` (Lin et al., arXiv:2206.15472, section 3.1).
     """
     return run_update(call, call[0], 1)
 

@@ -97,12 +97,12 @@ static inline void tl_block_f32(tl_f32_lanes *sums, const float *const *x, int32
 }
 
 /* sums: [TL_ROWS_S8] in and out; x is centred by x_zero here, once per x for all lanes. */
-static inline void tl_block_s8(tl_s32_lanes *sums, const int8_t *const *x, int32_t x_zero, const int8_t *panel,
+static inline void tl_block_s8(tl_s32_lanes *sums, const int8_t *const *x, int32_t x_zero, const int16_t *panel,
                                int32_t count) {
   tl_s32_lanes acc[TL_ROWS_S8];
   memcpy(acc, sums, sizeof acc);
   for (int32_t i = 0; i < count; i++) {
-    tl_s32_lanes row;
+    tl_s32_lanes row = {0};
     for (int j = 0; j < TL_LANES; j++) row[j] = panel[i * TL_LANES + j];
 #pragma GCC unroll 4
     for (int r = 0; r < TL_ROWS_S8; r++) acc[r] += (x[r][i] - x_zero) * row;

@@ -25,7 +25,7 @@ typedef struct {
 
 typedef enum {
   TL_W_S8,         /* int8 */
-  TL_W_F32_MASTER, /* float that stands for an int8: read as saturate(round half to even) */
+  TL_W_F32_MASTER, /* float that stands for an integer: read rounded half to even, saturated to 16 bits */
   TL_W_F32         /* float */
 } tl_weight_kind;
 

@@ -10,12 +10,12 @@
 /* Row `row`, columns col .. col+count-1 of [o][taps * c] to out[0], out[step], ...   c: input channels of a group. */
 void tl_load_weights(const tl_weights *w, int32_t taps, int32_t c, int32_t row, int32_t col, int32_t count, float *out,
                      int32_t step);
-void tl_load_weights_s8(const tl_weights *w, int32_t taps, int32_t c, int32_t row, int32_t col, int32_t count,
-                        int8_t *out, int32_t step);
+void tl_load_weights_s16(const tl_weights *w, int32_t taps, int32_t c, int32_t row, int32_t col, int32_t count,
+                         int16_t *out, int32_t step);
 
 /* Depthwise: the taps of one channel to out[0], out[step], ... */
 void tl_load_taps(const tl_weights *w, int32_t taps, int32_t channel, float *out, int32_t step);
-void tl_load_taps_s8(const tl_weights *w, int32_t taps, int32_t channel, int8_t *out, int32_t step);
+void tl_load_taps_s16(const tl_weights *w, int32_t taps, int32_t channel, int16_t *out, int32_t step);
 
 /* bias[o + j] to out[j], 0 for width <= j < lanes. */
 void tl_load_bias(const tl_bias *b, int32_t o, int32_t width, int32_t lanes, float *out);

@@ -2,7 +2,7 @@
  *
  * For TL_LANES outputs at a time their weights are packed to panel[K][lanes] (read, rounded, overlaid once), then
  * swept over the positions, TL_ROWS_S8 at a time. A K longer than the panel goes in chunks; the sums of a block of
- * positions wait in scratch meanwhile.   scratch: panel s8 [CHUNK][lanes] (2048 bytes), sums s32 [BLOCK][lanes]
+ * positions wait in scratch meanwhile.   scratch: panel s16 [CHUNK][lanes] (2048 bytes), sums s32 [BLOCK][lanes]
  * (2048 bytes).
  */
 #include "tl_block.h"
@@ -11,14 +11,14 @@
 #include "tl_weights.h"
 #include "tl_window.h"
 
-enum { CHUNK = 2048 / TL_LANES, BLOCK = 512 / TL_LANES, PADDING = 128 };
+enum { CHUNK = 1024 / TL_LANES, BLOCK = 512 / TL_LANES, PADDING = 128 };
 
 typedef struct {
   const tl_conv_shape *s;
   const int8_t *x;
   int32_t x_zero, group;   /* group: the one being computed */
   int8_t padding[PADDING];   /* x_zero everywhere: what a tap in the padding reads */
-  int8_t *panel;           /* columns first .. end-1 of K */
+  int16_t *panel;          /* columns first .. end-1 of K */
   int32_t first, end, ky, kx, c; /* (ky, kx, c) is column first */
 } sweep;
 
@@ -76,7 +76,7 @@ static void load_panel(sweep *a, const tl_weights *w, int32_t o, int32_t width, 
   a->kx = first / cg % a->s->kw;
   a->c = first % cg;
   for (int32_t j = 0; j < width; j++)
-    tl_load_weights_s8(w, taps, cg, o + j, first, a->end - first, a->panel + j, TL_LANES);
+    tl_load_weights_s16(w, taps, cg, o + j, first, a->end - first, a->panel + j, TL_LANES);
   for (int32_t j = width; j < TL_LANES; j++)
     for (int32_t k = 0; k < a->end - first; k++) a->panel[k * TL_LANES + j] = 0;
 }

@@ -2,10 +2,10 @@
 
 #include "tl_math.h"
 
-/* Exactly one of f32, s8 is the destination. */
+/* Exactly one of f32, s16 is the destination. */
 typedef struct {
   float *f32;
-  int8_t *s8;
+  int16_t *s16;
   int32_t step;
 } destination;
 
@@ -18,17 +18,17 @@ static void read_f32(tl_weight_kind kind, const void *from, int32_t index, int32
     for (int32_t i = 0; i < count; i++) out[i * step] = w[i];
   } else {
     const float *w = (const float *)from + index;
-    for (int32_t i = 0; i < count; i++) out[i * step] = tl_clip(tl_rint(w[i]), -128.0f, 127.0f);
+    for (int32_t i = 0; i < count; i++) out[i * step] = tl_clip(tl_rint(w[i]), -32768.0f, 32767.0f);
   }
 }
 
-static void read_s8(tl_weight_kind kind, const void *from, int32_t index, int32_t count, int8_t *out, int32_t step) {
+static void read_s16(tl_weight_kind kind, const void *from, int32_t index, int32_t count, int16_t *out, int32_t step) {
   if (kind == TL_W_S8) {
     const int8_t *w = (const int8_t *)from + index;
     for (int32_t i = 0; i < count; i++) out[i * step] = w[i];
   } else {
     const float *w = (const float *)from + index;
-    for (int32_t i = 0; i < count; i++) out[i * step] = tl_saturate_s8(tl_rint(w[i]));
+    for (int32_t i = 0; i < count; i++) out[i * step] = (int16_t)tl_clip(tl_rint(w[i]), -32768.0f, 32767.0f);
   }
 }
 
@@ -36,8 +36,8 @@ static void read_s8(tl_weight_kind kind, const void *from, int32_t index, int32_
  * step lets the contiguous case vectorise. */
 static void read_run(tl_weight_kind kind, const void *from, int32_t index, int32_t count, const destination *to,
                      int32_t first) {
-  if (to->s8) {
-    read_s8(kind, from, index, count, to->s8 + first * to->step, to->step);
+  if (to->s16) {
+    read_s16(kind, from, index, count, to->s16 + first * to->step, to->step);
   } else if (to->step == 1) {
     read_f32(kind, from, index, count, to->f32 + first, 1);
   } else {
@@ -79,8 +79,8 @@ void tl_load_weights(const tl_weights *w, int32_t taps, int32_t c, int32_t row, 
   load(w, taps, c, row, col, count, &to);
 }
 
-void tl_load_weights_s8(const tl_weights *w, int32_t taps, int32_t c, int32_t row, int32_t col, int32_t count,
-                        int8_t *out, int32_t step) {
+void tl_load_weights_s16(const tl_weights *w, int32_t taps, int32_t c, int32_t row, int32_t col, int32_t count,
+                         int16_t *out, int32_t step) {
   const destination to = {NULL, out, step};
   load(w, taps, c, row, col, count, &to);
 }
@@ -102,7 +102,7 @@ void tl_load_taps(const tl_weights *w, int32_t taps, int32_t channel, float *out
   load_taps(w, taps, channel, &to);
 }
 
-void tl_load_taps_s8(const tl_weights *w, int32_t taps, int32_t channel, int8_t *out, int32_t step) {
+void tl_load_taps_s16(const tl_weights *w, int32_t taps, int32_t channel, int16_t *out, int32_t step) {
   const destination to = {NULL, out, step};
   load_taps(w, taps, channel, &to);
 }
