@@ -1,21 +1,29 @@
-"""The Python API, with the names of the command line: load, inspect, plan, compile, train, evaluate, export."""
+"""The Python API, with the names of the command line: load, inspect, schemes, plan, compile, train, …"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from trainlet.adapt import adapted
-from trainlet.errors import DataError, ModelError, SchemeError
-from trainlet.frontends import load
+from trainlet.errors import CheckpointError, DataError, ModelError, SchemeError
+from trainlet.frontends import load, load_with_origin
 from trainlet.ir import Graph
+from trainlet.output import check_writable, whole_files
 from trainlet.scheme import Selection, UpdateScheme, layers, replace_head, resolve_scheme, select
-from trainlet.train.parameters import INTEGER_MASTERS, SLOTS, Optimizer
+from trainlet.train.autodiff import LOSSES, TrainingModule
+from trainlet.train.parameters import INTEGER_MASTERS, SLOTS, Optimizer, parameters
+
+if TYPE_CHECKING:
+    from trainlet.data import Dataset
+    from trainlet.plan.program import Program, Watch
+    from trainlet.runtime.host import HostProgram
+    from trainlet.runtime.trainer import Progress, TrainResult
 
 MASTERS = ("fp32", *INTEGER_MASTERS)
 
@@ -73,6 +81,28 @@ def inspect(model: str | Path | Graph) -> dict[str, Any]:
     }
 
 
+def schemes(model: str | Path | Graph) -> list[dict[str, Any]]:
+    """Schemes by name that fit a network: what each trains, and its analytic price (scheme/memory.py)."""
+    from trainlet.passes.rebatch import rebatch
+    from trainlet.scheme import analytic_bits, scheme_names
+
+    graph = rebatch(_graph(model), 1)
+    rows = []
+    for name in scheme_names(graph):
+        chosen = select(resolve_scheme(name, graph), graph)
+        trained = parameters(graph, chosen, Optimizer())
+        rows.append(
+            {
+                "name": name,
+                "weights": len(chosen.weights),
+                "biases": len(chosen.biases),
+                "trained_elements": sum(p.tensors["w"].value.size for p in trained),
+                "analytic_bytes": analytic_bits(graph, chosen) // 8,
+            }
+        )
+    return rows
+
+
 def prepare(model: str | Path | Graph, settings: Settings) -> tuple[Graph, Selection]:
     """The network with its new head and batch size, and what the scheme trains of it."""
     from trainlet.passes.rebatch import rebatch
@@ -86,6 +116,8 @@ def prepare(model: str | Path | Graph, settings: Settings) -> tuple[Graph, Selec
 
 
 def _check_values(settings: Settings) -> None:
+    if settings.loss not in LOSSES:
+        raise SchemeError(f"loss {settings.loss!r} is none of {', '.join(LOSSES)}")
     if settings.batch < 1:
         raise SchemeError(f"batch {settings.batch} is not positive")
     if settings.master not in MASTERS:
@@ -94,12 +126,21 @@ def _check_values(settings: Settings) -> None:
         raise SchemeError(f"optimizer {settings.optimizer!r} is none of {', '.join(SLOTS)}")
 
 
-def plan(model: str | Path | Graph, settings: Settings, watch: Any = lambda name, graph: None) -> Any:
-    """The planned Program of a network under a scheme. Raises BudgetError over settings.budget_bytes."""
+def plan(model: str | Path | Graph, settings: Settings, watch: Watch = lambda name, graph: None) -> Program:
+    """The planned Program of a network under a scheme. Raises BudgetError over settings.budget_bytes.
+
+    watch(pass name, graph) is called after each pass over each function.
+    """
     from trainlet.backends.c99 import scratch_bytes
-    from trainlet.passes.rebatch import rebatch
     from trainlet.plan.program import plan as plan_module
-    from trainlet.train.autodiff import derive
+
+    return plan_module(derive(model, settings), scratch_bytes, settings.budget_bytes, watch)
+
+
+def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
+    """The functions of the training program before any pass; predict takes one sample, training a batch."""
+    from trainlet.passes.rebatch import rebatch
+    from trainlet.train.autodiff import derive as derive_graph
 
     graph, selection = prepare(model, settings)
     optimizer = Optimizer(
@@ -109,13 +150,15 @@ def plan(model: str | Path | Graph, settings: Settings, watch: Any = lambda name
         weight_decay=settings.weight_decay,
         seed=settings.seed,
     )
-    module = derive(rebatch(graph, settings.batch), selection, optimizer, settings.loss, settings.accumulate)
-    single = derive(graph, selection, optimizer, settings.loss, settings.accumulate)
-    functions = {**module.functions, "predict": single.functions["predict"]}
-    return plan_module(replace(module, functions=functions), scratch_bytes, settings.budget_bytes, watch)
+    single = derive_graph(graph, selection, optimizer, settings.loss, settings.accumulate)
+    if settings.batch == 1:
+        return single
+    batch = rebatch(graph, settings.batch)
+    module = derive_graph(batch, selection, optimizer, settings.loss, settings.accumulate)
+    return replace(module, functions={**module.functions, "predict": single.functions["predict"]})
 
 
-def plan_report(program: Any) -> dict[str, Any]:
+def plan_report(program: Program) -> dict[str, Any]:
     """`plan --json`: bytes by memory, the lower bound, work, and what is alive at the peak."""
     main = program.main
     b = program.bytes
@@ -130,23 +173,36 @@ def plan_report(program: Any) -> dict[str, Any]:
         "macs": main.macs(),
         "peak_live": [{"name": r.name, "bytes": r.bytes} for r in main.peak_live()],
         "functions": {
-            name: {"arena_bytes": f.peak_bytes, "lower_bound_bytes": f.lower_bound_bytes, "steps": len(f.graph.nodes)}
+            name: {
+                "arena_bytes": f.peak_bytes,
+                "lower_bound_bytes": f.lower_bound_bytes,
+                "steps": len(f.graph.nodes),
+            }
             for name, f in program.functions.items()
         },
     }
 
 
-def compile(model: str | Path | Graph, settings: Settings, output: str | Path, watch: Any = lambda n, g: None) -> Path:  # noqa: A001
+def compile(  # noqa: A001  (the command's name)
+    model: str | Path | Graph,
+    settings: Settings,
+    output: str | Path,
+    watch: Watch = lambda name, graph: None,
+) -> Path:
     """Write the C sources of a training program into the folder `output`."""
     from trainlet.backends.c99 import write_sources
 
-    return write_sources(plan(model, settings, watch), Path(output))
+    program = plan(model, settings, watch)
+    origin = checkpoint_meta(program.name, settings, program.module.selection)
+    return write_sources(program, Path(output), origin)
 
 
-def build(model: str | Path | Graph, settings: Settings) -> Any:
-    """A HostProgram: planned, emitted, compiled for this machine, loaded."""
+def build(model: str | Path | Graph, settings: Settings) -> HostProgram:
+    """Planned, emitted, compiled for this machine, loaded."""
     from trainlet.runtime.host import HostProgram
+    from trainlet.runtime.toolchain import compiler
 
+    compiler()  # without one, fail before planning
     with TemporaryDirectory(prefix="trainlet-") as folder:
         return HostProgram(compile(model, settings, folder))
 
@@ -155,23 +211,41 @@ def _graph(model: str | Path | Graph) -> Graph:
     return model if isinstance(model, Graph) else load(model)
 
 
-def load_dataset(model: Graph, path: str | Path, loss: str = "softmax-cross-entropy", classes: int | None = None) -> Any:
-    """The data in `path`, checked against the network's input; labels define the classes."""
+def load_dataset(
+    model: Graph, path: str | Path, loss: str | None = "softmax-cross-entropy", classes: int | None = None
+) -> Dataset:
+    """The data in `path`, checked against the network's input and the loss (None: whatever the labels are).
+
+    Class labels define the number of classes where `classes` does not. Raises DataError.
+    """
     from trainlet.data import load_data
 
-    data = load_data(path, input=model.inputs[0], classes=classes)
-    if (data.y_train.dtype.kind == "f") == (loss == "softmax-cross-entropy"):
-        kind = "targets of a regression" if data.y_train.dtype.kind == "f" else "class labels"
+    classify = loss == "softmax-cross-entropy"
+    data = load_data(path, input=model.inputs[0], classes=classes if classify else None)
+    return _check_targets(data, path, loss, model.outputs[0].shape[-1])
+
+
+def _check_targets(data: Dataset, path: str | Path, loss: str | None, outputs: int) -> Dataset:
+    """The data with its targets, if a regression, as (M, outputs)."""
+    real = data.y_train.dtype.kind == "f"
+    if loss is not None and real == (loss == "softmax-cross-entropy"):
+        kind = "real-valued targets" if real else "class labels"
         raise DataError(f"{path} holds {kind}; they do not go with the loss {loss}")
-    return data
+    if not real:
+        return data
+    for part, y in (("y_train", data.y_train), ("y_test", data.y_test)):
+        if y.size != len(y) * outputs:
+            raise DataError(f"{part} in {path} has shape {y.shape}, the network gives {outputs} numbers each")
+    train, test = (y.reshape(-1, outputs) for y in (data.y_train, data.y_test))
+    return replace(data, y_train=train, y_test=test)
 
 
-def classes_of(data: Any) -> int:
+def classes_of(data: Dataset) -> int:
     """Number of classes of a data set."""
     return len(data.class_names) or int(max(data.y_train.max(), data.y_test.max())) + 1
 
 
-def fit_settings(graph: Graph, data: Any, settings: Settings) -> Settings:
+def fit_settings(graph: Graph, data: Dataset, settings: Settings) -> Settings:
     """Settings with a new head where the data has another number of classes than the network."""
     if settings.classes is None and settings.loss == "softmax-cross-entropy":
         classes = classes_of(data)
@@ -180,11 +254,11 @@ def fit_settings(graph: Graph, data: Any, settings: Settings) -> Settings:
     return settings
 
 
-def checkpoint_meta(graph: Graph, settings: Settings, program_scheme: Selection) -> dict[str, Any]:
-    """What is needed to build the same program again, JSON-ready."""
-    weights = {k: None if v is None else list(v) for k, v in program_scheme.weights.items()}
-    values = {**asdict(replace(settings, scheme="")), "scheme": program_scheme.name}
-    return {"model": graph.name, "settings": values, "weights": weights, "biases": sorted(program_scheme.biases)}
+def checkpoint_meta(model: str, settings: Settings, chosen: Selection) -> dict[str, Any]:
+    """What is needed to build the same program again for the network named `model`, JSON-ready."""
+    weights = {k: None if v is None else list(v) for k, v in chosen.weights.items()}
+    values = {**asdict(replace(settings, scheme="")), "scheme": chosen.name}
+    return {"model": model, "settings": values, "weights": weights, "biases": sorted(chosen.biases)}
 
 
 def settings_of(meta: Mapping[str, Any]) -> Settings:
@@ -192,19 +266,23 @@ def settings_of(meta: Mapping[str, Any]) -> Settings:
     from trainlet.scheme import Channels
 
     weights = {
-        k: Channels(share=1.0) if v is None else Channels(indices=tuple(v)) for k, v in meta["weights"].items()
+        k: Channels(share=1.0) if v is None else Channels(indices=tuple(v))
+        for k, v in meta["weights"].items()
     }
     scheme = UpdateScheme(meta["settings"]["scheme"], weights, tuple(meta["biases"]))
     return Settings(**{**meta["settings"], "scheme": scheme})
 
 
-def restore(model: str | Path | Graph, checkpoint: str | Path) -> tuple[Graph, Settings, dict[str, np.ndarray]]:
+def restore(
+    model: str | Path | Graph, checkpoint: str | Path
+) -> tuple[Graph, Settings, dict[str, np.ndarray]]:
     """Network, settings and state of a checkpoint. Raises CheckpointError for another network's."""
-    from trainlet.errors import CheckpointError
     from trainlet.runtime.checkpoint import load_checkpoint
 
     graph = _graph(model)
     tensors, meta = load_checkpoint(Path(checkpoint))
+    if "model" not in meta:
+        raise CheckpointError(f"{checkpoint} does not say which network it is of: it cannot be taken apart")
     if meta["model"] != graph.name:
         raise CheckpointError(f"{checkpoint} belongs to the network {meta['model']}, not to {graph.name}")
     return graph, settings_of(meta), tensors
@@ -212,56 +290,96 @@ def restore(model: str | Path | Graph, checkpoint: str | Path) -> tuple[Graph, S
 
 def adapted_graph(model: str | Path | Graph, checkpoint: str | Path) -> Graph:
     """The network with what a checkpoint trained, as an inference graph of batch 1."""
-    from trainlet.train.parameters import parameters
-
     graph, settings, tensors = restore(model, checkpoint)
     graph, selection = prepare(graph, settings)
     optimizer = Optimizer(settings.optimizer, settings.master)
     return adapted(graph, tuple(parameters(graph, selection, optimizer)), tensors)
 
 
-def export(model: str | Path | Graph, checkpoint: str | Path, output: str | Path, to: str = "onnx") -> Path:
-    """The adapted network as ONNX, or its parameters as safetensors."""
-    graph, path = adapted_graph(model, checkpoint), Path(output)
-    if to == "onnx":
-        from trainlet.frontends.onnx_export import export_onnx
-
-        export_onnx(graph, path)
-    elif to == "safetensors":
-        from safetensors.numpy import save_file
-
-        save_file({k: np.ascontiguousarray(t.data) for k, t in graph.constants.items()}, str(path))
-    else:
+def export(
+    model: str | Path | Graph, checkpoint: str | Path | None, output: str | Path, to: str = "onnx"
+) -> Path:
+    """The adapted network as ONNX, or its parameters as safetensors; without a checkpoint as it came."""
+    origin = None
+    if not isinstance(model, Graph):
+        model, origin = load_with_origin(model)
+    graph = model if checkpoint is None else adapted_graph(model, checkpoint)
+    path = Path(output)
+    if to not in ("onnx", "safetensors"):
         raise ModelError(f"cannot export to {to!r}: choose onnx or safetensors")
+    with whole_files(path) as folder:
+        if to == "onnx":
+            from trainlet.frontends.onnx_export import export_onnx
+
+            export_onnx(graph, folder / path.name, origin=origin)
+        else:
+            from safetensors.numpy import save_file
+
+            arrays = {k: np.ascontiguousarray(t.data) for k, t in graph.constants.items()}
+            save_file(arrays, str(folder / path.name))
     return path
 
 
-def evaluate(model: str | Path | Graph, data: str | Path, checkpoint: str | Path | None = None) -> dict[str, Any]:
-    """Accuracy on the test part of a data set, by the emitted program."""
+def quantize(
+    model: str | Path | Graph,
+    data: str | Path,
+    output: str | Path | None = None,
+    method: str = "minmax",
+    head: str = "fp32",
+    samples: int = 256,
+) -> Graph:
+    """The int8 form of a float network, calibrated on `samples` of the training part, evenly spaced.
+
+    With `output` it is also saved there, as IR text (.tl) and its contents (.npz) beside it.
+    """
+    from trainlet.data import load_data
+    from trainlet.ir.text import save_graph
+    from trainlet.quantize import quantize as quantize_graph
+
+    graph = _graph(model)
+    x = load_data(data, input=graph.inputs[0], classes=None).x_train
+    if samples < 1:
+        raise DataError(f"{samples} calibration samples: give a positive number")
+    rows = np.unique(np.linspace(0, len(x) - 1, min(samples, len(x))).astype(np.int64))
+    result = quantize_graph(graph, x.batch(rows), method=method, head=head)  # type: ignore[arg-type]
+    if output is not None:
+        text = Path(str(output).removesuffix(".tl") + ".tl")
+        with whole_files(text, text.with_suffix(".npz")) as folder:
+            save_graph(result, folder / text.name)
+    return result
+
+
+def evaluate(
+    model: str | Path | Graph, data: str | Path, checkpoint: str | Path | None = None
+) -> dict[str, Any]:
+    """What the emitted program gets on the test part of a data set: its accuracy, or squared error."""
     from trainlet.runtime.trainer import TrainConfig, Trainer
 
     if checkpoint is None:
-        graph = _graph(model)
-        settings, tensors = Settings(scheme="head"), None
+        graph, tensors, settings = _graph(model), None, Settings()
+        samples = load_dataset(graph, data, None)
+        if samples.y_train.dtype.kind == "f":
+            settings = replace(settings, loss="mean-squared-error")
     else:
         graph, settings, tensors = restore(model, checkpoint)
-    samples = load_dataset(graph, data, settings.loss)
+        samples = load_dataset(graph, data, settings.loss, settings.classes)
     fitted = fit_settings(graph, samples, settings)
-    if checkpoint is None and fitted.classes is not None:
+    if fitted.classes != settings.classes:
         raise DataError(
             f"the data has {fitted.classes} classes, {graph.name} has {graph.outputs[0].shape[-1]} outputs: "
             "train it first, and give the checkpoint"
         )
-    host = build(graph, replace(settings, batch=1))
+    host = build(graph, replace(settings, batch=1, budget_bytes=None))
     if tensors is not None:
         host.restore(tensors)
-    accuracy = Trainer(host, samples, TrainConfig(1, 1.0)).evaluate()
-    return {"model": graph.name, "accuracy": accuracy, "samples": len(samples.x_test)}
+    trainer = Trainer(host, samples, TrainConfig(1, 1.0))
+    found = {"metric": trainer.result.metric, "accuracy": trainer.evaluate()}
+    return {"model": graph.name, **found, "samples": len(samples.x_test)}
 
 
 def train(
     model: str | Path | Graph,
-    data: Any,
+    data: str | Path | Dataset,
     settings: Settings,
     epochs: int,
     lr: float,
@@ -272,50 +390,82 @@ def train(
     augment: bool = False,
     checkpoint: str | Path | None = None,
     resume: bool = False,
-    watch: Any = lambda p: None,
-) -> Any:
-    """Adapt a network to a data set (a path, or a Dataset) and return the TrainResult.
+    watch: Callable[[Progress], None] = lambda p: None,
+) -> TrainResult:
+    """Adapt a network to a data set and return what came of it.
 
-    `model` may be a folder of emitted sources; then the program is taken as it is. With `resume`,
-    the run goes on from `checkpoint`, exactly as if it had never stopped.
+    `model` may be a folder of emitted sources: then the program is taken as it is, and of `settings`
+    nothing counts. With `resume`, the run goes on from `checkpoint` as if it had never stopped.
     """
-    from trainlet.runtime.host import HostProgram
     from trainlet.runtime.trainer import TrainConfig, Trainer
 
+    if resume and checkpoint is None:
+        raise DataError("nothing to resume: name the checkpoint")
     config = TrainConfig(epochs, lr, warmup_epochs, seed, accumulate, augment)
-    if isinstance(model, str | Path) and (Path(model) / "program.json").is_file():
-        host, meta = HostProgram(Path(model)), {}
-        samples = _folder_data(host, data)
+    if is_program(model):
+        host, samples, meta = _open_program(Path(model), data)  # type: ignore[arg-type]
     else:
-        graph = _graph(model)
-        samples = data if hasattr(data, "x_train") else load_dataset(graph, data, settings.loss)
-        settings = replace(fit_settings(graph, samples, settings), accumulate=accumulate > 1)
-        prepared, selection = prepare(graph, settings)
-        host, meta = build(graph, settings), checkpoint_meta(graph, settings, selection)
-    trainer = Trainer(host, samples, config)
-    if resume:
-        if checkpoint is None:
-            raise DataError("nothing to resume: name the checkpoint")
-        trainer.resume(Path(checkpoint))
-    return trainer.run(watch, Path(checkpoint) if checkpoint is not None else None, meta)
+        settings = replace(settings, accumulate=accumulate > 1)
+        host, samples, meta = _build_program(model, data, settings)
+    trainer, path = Trainer(host, samples, config), None if checkpoint is None else Path(checkpoint)
+    meta["data"] = samples.digest()
+    trainer.result.new_head = meta.get("settings", {}).get("classes")
+    if path is not None:
+        if resume:
+            trainer.resume(path, meta)
+        check_writable(path)
+    return trainer.run(watch, path, meta)
 
 
-def _folder_data(host: Any, data: Any) -> Any:
-    """A data set for an emitted program, whose folder says what its input is."""
+def train_report(result: TrainResult) -> dict[str, Any]:
+    """`train --json`: accuracy (or what `metric` says) before and after, loss by epoch, peak, time."""
+    return {
+        "metric": result.metric,
+        "accuracy": {"before": result.accuracy_before, "after": result.accuracy_after},
+        "accuracy_per_epoch": result.accuracy_per_epoch,
+        "loss_per_epoch": result.loss_per_epoch,
+        "peak_bytes": result.peak_bytes,
+        "ram_bytes": {**result.ram_bytes, "total": sum(result.ram_bytes.values())},
+        "seconds": result.seconds,
+        "samples_per_second": result.samples_per_second,
+        "new_head": result.new_head,
+    }
+
+
+def is_program(model: str | Path | Graph) -> bool:
+    """Whether `model` is a folder that `compile` wrote."""
+    return not isinstance(model, Graph) and (Path(model) / "program.json").is_file()
+
+
+def _build_program(
+    model: str | Path | Graph, data: str | Path | Dataset, settings: Settings
+) -> tuple[HostProgram, Dataset, dict[str, Any]]:
+    graph = _graph(model)
+    _check_values(settings)
+    if isinstance(data, str | Path):
+        data = load_dataset(graph, data, settings.loss, settings.classes)
+    settings = fit_settings(graph, data, settings)
+    graph_with_head, chosen = prepare(graph, settings)
+    return build(graph, settings), data, checkpoint_meta(graph_with_head.name, settings, chosen)
+
+
+def _open_program(folder: Path, data: str | Path | Dataset) -> tuple[HostProgram, Dataset, dict[str, Any]]:
+    """An emitted program, and its data: the folder says what its input and its labels are."""
     from trainlet.data import load_data
     from trainlet.ir import Quant, Value
+    from trainlet.runtime.host import HostProgram
 
-    if hasattr(data, "x_train"):
-        return data
-    x = host.manifest["input"]
-    quant = None if x["quant"] is None else Quant(x["quant"]["scale"], x["quant"]["zero_point"])
-    regression = host.manifest["label"]["dtype"] != "s32"
-    return load_data(
-        data, input=Value(x["name"], x["dtype"], tuple(x["shape"]), quant), classes=None if regression else host.classes
-    )
+    host = HostProgram(folder)
+    x, loss = host.manifest["input"], host.manifest["loss"]
+    if isinstance(data, str | Path):
+        quant = None if x["quant"] is None else Quant(x["quant"]["scale"], x["quant"]["zero_point"])
+        value = Value(x["name"], x["dtype"], tuple(x["shape"]), quant)
+        classes = host.classes if loss == "softmax-cross-entropy" else None
+        data = _check_targets(load_data(data, input=value, classes=classes), data, loss, host.classes)
+    return host, data, dict(host.manifest.get("origin", {}))
 
 
 __all__ = [
     "MASTERS", "Settings", "adapted_graph", "build", "compile", "evaluate", "export", "inspect", "load",
-    "plan", "plan_report", "train", "Sequence",
-]
+    "plan", "plan_report", "quantize", "schemes", "train", "train_report",
+]  # fmt: skip

@@ -41,3 +41,7 @@ class BudgetError(TrainletError):
 
 class CheckpointError(TrainletError):
     """A checkpoint is damaged or belongs to another program."""
+
+
+class OutputError(TrainletError):
+    """A file that was asked for cannot be written."""

@@ -25,7 +25,7 @@ class Weights(ctypes.Structure):
 
 
 class Bias(ctypes.Structure):
-    _fields_ = [("s32", c_void_p), ("f32", c_void_p), ("round", c_int32)]
+    _fields_ = [("s32", c_void_p), ("f32", c_void_p)]
 
 
 class GradX(ctypes.Structure):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainlet.plan.liveness import LiveRange
 
 ALIGNMENT = 4
+ROUNDS = 24  # each costs as many placements as there are orders
+CLOSE = 4096  # a placement within bound / CLOSE bytes of the lower bound ends the search
 
 
 @dataclass(frozen=True)
@@ -22,33 +25,39 @@ def place(ranges: Sequence[LiveRange]) -> Placement:
     """The best of several greedy placements, deterministic; offsets are multiples of 4.
 
     Each is best fit in a fixed order of the tensors (Pisarchyk and Lee, arXiv:2001.03288): by
-    decreasing size, by decreasing size x lifetime, by lifetime, by start. If none reaches the lower
-    bound, tensors that stick out at the top are moved to the front of the order and placed anew.
+    decreasing size, size x lifetime, lifetime, by start, by end, and by the most bytes that are ever
+    alive beside them. While none comes close to the lower bound, tensors that stick out at the top are
+    moved to the front of each order and placed anew.
     """
-    orders: list[Callable[[LiveRange], tuple[int, ...]]] = [
+    crowd = _crowd(ranges)
+    bound = max(crowd.values(), default=0)
+    keys: list[Callable[[LiveRange], tuple[int, ...]]] = [
         lambda r: (-r.bytes, r.start),
+        lambda r: (-crowd[r.name], -r.bytes),
         lambda r: (-r.bytes * (r.end - r.start + 1), r.start),
         lambda r: (-(r.end - r.start), -r.bytes),
         lambda r: (r.start, -r.bytes),
+        lambda r: (-r.end, -r.bytes),
     ]
-    bound = _bound(ranges)
+    orders = [sorted(ranges, key=key) for key in keys]
     best: Placement | None = None
-    for key in orders:
-        order = sorted(ranges, key=key)
-        for _ in range(24):
+    for _ in range(ROUNDS):
+        for i, order in enumerate(orders):
             placement = _best_fit(order)
             if best is None or placement.peak_bytes < best.peak_bytes:
                 best = placement
-            if best.peak_bytes <= bound:
+            if best.peak_bytes <= bound + bound // CLOSE:
                 return best
-            order = _raise_priority(order, placement)
+            orders[i] = _raise_priority(order, placement)
     assert best is not None
     return best
 
 
-def _bound(ranges: Sequence[LiveRange]) -> int:
-    events = sorted({r.start for r in ranges})
-    return max((sum(r.bytes for r in ranges if r.start <= t <= r.end) for t in events), default=0)
+def _crowd(ranges: Sequence[LiveRange]) -> dict[str, int]:
+    """Per tensor the most bytes alive at once during its life; the largest is the lower bound."""
+    starts = sorted({r.start for r in ranges})
+    alive = [(t, sum(r.bytes for r in ranges if r.start <= t <= r.end)) for t in starts]
+    return {r.name: max(n for t, n in alive if r.start <= t <= r.end) for r in ranges}
 
 
 def _raise_priority(order: list[LiveRange], placement: Placement) -> list[LiveRange]:
@@ -58,23 +67,24 @@ def _raise_priority(order: list[LiveRange], placement: Placement) -> list[LiveRa
 
 
 def _best_fit(order: Sequence[LiveRange]) -> Placement:
-    placed: list[tuple[int, int, LiveRange]] = []  # (offset, end, range), sorted by offset
+    placed: list[tuple[int, int, int, int]] = []  # (offset, end of the bytes, first step, last step), sorted
     offsets: dict[str, int] = {}
+    peak = 0
     for r in order:
-        busy = [(a, b) for a, b, o in placed if o.start <= r.end and r.start <= o.end]
-        offset = _gap(busy, r.bytes)
-        offsets[r.name] = offset
-        placed.append((offset, offset + r.bytes, r))
-        placed.sort(key=lambda p: p[0])
-    return Placement(offsets, max((b for _, b, _ in placed), default=0))
+        busy = [(at, end) for at, end, first, last in placed if first <= r.end and r.start <= last]
+        offset = offsets[r.name] = _gap(busy, r.bytes)
+        insort(placed, (offset, offset + r.bytes, r.start, r.end))
+        peak = max(peak, offset + r.bytes)
+    return Placement(offsets, peak)
 
 
 def _gap(busy: Sequence[tuple[int, int]], size: int) -> int:
     """Start of the smallest gap between busy intervals (sorted) that holds `size` bytes."""
-    best, best_gap, at = None, 0, 0
-    for a, b in busy:
-        start = -(-at // ALIGNMENT) * ALIGNMENT
-        if a - start >= size and (best is None or a - start < best_gap):
-            best, best_gap = start, a - start
-        at = max(at, b)
-    return -(-at // ALIGNMENT) * ALIGNMENT if best is None else best
+    best, best_gap, start = None, 0, 0
+    for at, end in busy:
+        gap = at - start
+        if gap >= size and (best is None or gap < best_gap):
+            best, best_gap = start, gap
+        if end > start:
+            start = -(-end // ALIGNMENT) * ALIGNMENT
+    return start if best is None else best

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from trainlet.ir import Graph, Value
-from trainlet.passes.inplace import storage_roots
+from trainlet.ir.storage import storage_roots
 
 # Scalars that the caller passes by value: they take no memory of the plan.
 ARGUMENTS = ("lr", "factor")

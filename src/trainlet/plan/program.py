@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from trainlet.errors import BudgetError
 from trainlet.ir import Graph, Node, Tensor, Value
 from trainlet.passes import run_passes
-from trainlet.passes.inplace import storage_roots
+from trainlet.ir.storage import storage_roots
 from trainlet.plan.arena import ALIGNMENT, place
 from trainlet.plan.liveness import ARGUMENTS, LiveRange, arena_ranges, live_bytes
 from trainlet.train.autodiff import TrainingModule

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(blob)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise CheckpointError(f"cannot write the checkpoint {path}: {error.strerror or error}") from None
 

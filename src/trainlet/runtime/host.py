@@ -104,7 +104,9 @@ class HostProgram:
         if list(array.shape) != entry["shape"]:
             raise DataError(f"labels are {list(array.shape)}, the program takes {entry['shape']}")
         if entry["dtype"] == "s32" and (array.min() < 0 or array.max() >= self.classes):
-            raise DataError(f"labels lie in {array.min()}..{array.max()}, the network has classes 0..{self.classes - 1}")
+            raise DataError(
+                f"labels lie in {array.min()}..{array.max()}, the network has classes 0..{self.classes - 1}"
+            )
         return array
 
     def step(self, samples: np.ndarray, labels: np.ndarray, lr: float) -> float:

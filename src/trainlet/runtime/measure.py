@@ -14,15 +14,15 @@ PAINTS = (0xA5, 0x5A)  # two, so that a byte the program happens to write with o
 def touched(host: HostProgram, memory: str, run: Callable[[], object]) -> int:
     """Bytes of "arena" or "scratch" from its start to the last one that `run` writes.
 
-    State is put back afterwards.
+    The program's memory is put back afterwards.
     """
-    state = host.region("state").copy()
+    before = host.memory.copy()
     changed = np.zeros(host.region(memory).size, bool)
     for paint in PAINTS:
         host.region(memory)[:] = paint
         run()
         changed |= host.region(memory) != paint
-        host.region("state")[:] = state
+        host.memory[:] = before
     where = np.flatnonzero(changed)
     return int(where[-1]) + 1 if len(where) else 0
 

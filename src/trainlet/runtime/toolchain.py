@@ -25,7 +25,7 @@ def compiler() -> list[str]:
     Raises BackendError saying what to install when there is none.
     """
     if given := os.environ.get("CC"):
-        if shutil.which(given.split()[0]):
+        if shutil.which((given.split() or [""])[0]):
             return given.split()
         raise BackendError(f"the C compiler CC={given} does not exist: unset CC, or name one that does")
     for name in ("cc", "gcc", "clang"):
@@ -51,7 +51,8 @@ def build_shared(folder: Path, flags: Sequence[str] = FLAGS, native: bool = True
         flags = (*flags, *native_flags(command))
     kernels = sorted((folder / "kernels").glob("*.c"))
     headers = sorted([*folder.glob("*.h"), *(folder / "kernels").glob("*.h")])
-    objects = [_object(command, source, headers, folder, flags) for source in (*sorted(folder.glob("*.c")), *kernels)]
+    sources = (*sorted(folder.glob("*.c")), *kernels)
+    objects = [_object(command, source, headers, folder, flags) for source in sources]
     key = _digest([*command, *flags, *(o.name for o in objects)], [])
     library = _cache() / f"{key}.so"
     if not library.exists():
@@ -79,10 +80,12 @@ def _publish(target: Path, command: object) -> None:
     os.close(handle)
     result = subprocess.run(command(temporary), capture_output=True, text=True)  # type: ignore[operator]
     if result.returncode != 0:
-        os.unlink(temporary)
-        errors = [line for line in result.stderr.splitlines() if "error" in line] or result.stderr.splitlines()
-        raise BackendError(f"the C compiler failed: {errors[0] if errors else result.returncode}")
-    os.replace(temporary, target)
+        Path(temporary).unlink()
+        lines = result.stderr.splitlines()
+        first = next((line for line in lines if "error" in line), lines[0] if lines else "")
+        tool = command(temporary)[0]  # type: ignore[operator]
+        raise BackendError(f"the C compiler {tool} failed: {first or f'exit code {result.returncode}'}")
+    Path(temporary).replace(target)
 
 
 def _digest(words: Sequence[str], files: Sequence[Path]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ class TrainConfig:
 
 @dataclass
 class TrainResult:
-    """What a run did. `peak_bytes` is the arena as measured by painting it."""
+    """What a run did. `peak_bytes` is the arena as measured by painting it; `metric` what accuracy means."""
 
+    metric: str = "accuracy"
     accuracy_before: float = math.nan
     accuracy_after: float = math.nan
     loss_per_epoch: list[float] = field(default_factory=list)
@@ -47,11 +49,13 @@ class TrainResult:
     samples_per_second: float = 0.0
     peak_bytes: int = 0
     ram_bytes: dict[str, int] = field(default_factory=dict)
+    new_head: int | None = None  # classes of the head that was drawn anew for this run
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One report to whoever watches: after every update and every epoch."""
+    """One report to whoever watches, after every update; after an epoch, once its checkpoint is saved, with
+    `test_accuracy` where it was measured. `epoch`: epochs completed. Loss and accuracy: of this epoch."""
 
     epoch: int
     step: int
@@ -59,6 +63,8 @@ class Progress:
     loss: float
     accuracy: float
     samples_per_second: float
+    peak_bytes: int
+    epoch_ended: bool = False
     test_accuracy: float | None = None
 
 
@@ -70,35 +76,57 @@ class Trainer:
 
     def __init__(self, host: HostProgram, data: Dataset, config: TrainConfig) -> None:
         self.host, self.data, self.config = host, data, config
-        self.result = TrainResult()
+        regression = host.manifest["loss"] == "mean-squared-error"
+        self.result = TrainResult(metric="negative mean squared error" if regression else "accuracy")
         self.epoch = 0
         self.classify = host.manifest["label"]["dtype"] == "s32"
         self.batch = host.batch * config.accumulate
-        if len(data.x_train) < self.batch:
-            raise DataError(f"{len(data.x_train)} training samples do not fill one update of {self.batch}")
-        if config.epochs < 1 or not config.lr > 0:
-            raise DataError(f"epochs {config.epochs} and learning rate {config.lr} must be positive")
+        self._check()
         self._augment = Augment(config.seed) if config.augment else None
         self._caches: dict[str, PrefixCache | None] = {}
+
+    def _check(self) -> None:
+        config = self.config
+        if config.epochs < 1 or not 0 < config.lr < math.inf:
+            raise DataError(f"epochs {config.epochs} and learning rate {config.lr} must be positive")
+        if config.warmup_epochs is not None and not 0 <= config.warmup_epochs < config.epochs:
+            raise DataError(
+                f"warm-up of {config.warmup_epochs:g} epochs is not shorter than {config.epochs} epochs"
+            )
+        if config.accumulate < 1:
+            raise DataError(f"accumulate {config.accumulate} is not positive")
+        if config.accumulate > 1 and self.host.training_function == "step":
+            raise DataError("the program updates after every call: compile it with --accumulate")
+        if len(self.data.x_train) < self.batch:
+            count = len(self.data.x_train)
+            raise DataError(f"{count} training samples do not fill one update of {self.batch}: lower batch")
+        if len(self.data.x_test) == 0:
+            raise DataError("there are no test samples to measure the accuracy on")
+        if config.augment and len(self.host.sample_shape) != 3:
+            shape = self.host.sample_shape
+            raise DataError(f"augment flips and shifts images, the network takes samples of shape {shape}")
 
     @property
     def steps_per_epoch(self) -> int:
         return len(self.data.x_train) // self.batch
 
     def evaluate(self) -> float:
-        """Accuracy on the test samples, or minus the mean squared error of a regression."""
+        """Share of right answers on the test samples, or minus the mean squared error of a regression."""
         outputs = self._predict_all(self.data.x_test)
         if self.classify:
             return float((outputs.argmax(1) == self.data.y_test).mean())
-        return -float(((outputs - self.data.y_test.reshape(outputs.shape)) ** 2).mean())
+        targets = self.data.y_test.reshape(outputs.shape)
+        if self.result.metric == "accuracy":  # several yes-or-no answers a sample
+            return float(((outputs > 0) == (targets > 0.5)).mean())
+        return -float(((outputs - targets) ** 2).mean())
 
     def _predict_all(self, samples: Samples) -> np.ndarray:
         cache = self._cache("predict", len(samples))
         if cache is None:
             blocks = [np.arange(i, min(i + 64, len(samples))) for i in range(0, len(samples), 64)]
             return np.concatenate([self.host.predict(samples.batch(b)) for b in blocks])
-        rows = [self.host.predict_resume(cache.get(np.array([i]), samples.batch)) for i in range(len(samples))]
-        return np.stack(rows)
+        rows = (cache.get(np.array([i]), samples.batch) for i in range(len(samples)))
+        return np.stack([self.host.predict_resume(row) for row in rows])
 
     def _cache(self, function: str, samples: int) -> PrefixCache | None:
         if function not in self._caches:
@@ -108,51 +136,65 @@ class Trainer:
             self._caches[function] = PrefixCache(self.host, function, samples) if wanted else None
         return self._caches[function]
 
-    def run(self, watch: Watch = lambda p: None, checkpoint: Path | None = None, meta: dict[str, Any] | None = None) -> TrainResult:
+    def run(
+        self,
+        watch: Watch = lambda p: None,
+        checkpoint: Path | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> TrainResult:
         """Train from the current epoch to the last.
 
         After each epoch the state goes to `checkpoint`. A loss that is not finite stops the run:
         TrainingError names the step, and the last good checkpoint stays.
         """
-        started = time.perf_counter()
+        self._measure()
         if self.epoch == 0:
             self.result.accuracy_before = self.evaluate()
         while self.epoch < self.config.epochs:
-            self._epoch(watch, checkpoint)
+            started = time.perf_counter()
+            progress = self._epoch(watch, checkpoint)
             self.epoch += 1
-            last = self.epoch == self.config.epochs
-            if last or self.epoch % self.config.evaluate_every == 0:
-                self.result.accuracy_per_epoch.append(self.evaluate())
-                watch(self._progress(self.steps_per_epoch, 0.0, self.result.accuracy_per_epoch[-1]))
+            test = None
+            if self.epoch == self.config.epochs or self.epoch % self.config.evaluate_every == 0:
+                test = self.evaluate()
+                self.result.accuracy_per_epoch.append(test)
+                self.result.accuracy_after = test
+            self.result.seconds += time.perf_counter() - started
             if checkpoint is not None:
                 self.save(checkpoint, meta or {})
-        self.result.accuracy_after = self.evaluate()
-        self.result.seconds += time.perf_counter() - started
-        self._measure()
+            watch(replace(progress, epoch=self.epoch, epoch_ended=True, test_accuracy=test))
         return self.result
 
-    def _progress(self, step: int, accuracy: float, test: float | None = None) -> Progress:
-        loss = self.result.loss_per_epoch[-1] if self.result.loss_per_epoch else math.nan
-        return Progress(self.epoch, step, self.steps_per_epoch, loss, accuracy, self.result.samples_per_second, test)
-
-    def _epoch(self, watch: Watch, checkpoint: Path | None) -> None:
+    def _epoch(self, watch: Watch, checkpoint: Path | None) -> Progress:
+        """One pass over the training samples in an order drawn from (seed, epoch); the last report of it."""
         order = np.random.default_rng([self.config.seed, self.epoch]).permutation(len(self.data.x_train))
         started, total, correct = time.perf_counter(), 0.0, 0
         for step in range(self.steps_per_epoch):
             indices = order[step * self.batch : (step + 1) * self.batch]
             loss, right = self._update(indices, self._rate(step))
             if not math.isfinite(loss):
-                kept = f"the last good state is in {checkpoint}" if checkpoint and self.epoch else "nothing was saved yet"
-                raise TrainingError(
-                    f"the loss became {loss} at epoch {self.epoch + 1}, step {step + 1}: lower the learning rate "
-                    f"(now {self.config.lr:g}); {kept}"
-                )
+                raise self._diverged(f"the loss became {loss}", step, checkpoint)
             total, correct = total + loss, correct + right
             done = (step + 1) * self.batch
             speed = done / (time.perf_counter() - started)
-            watch(Progress(self.epoch, step + 1, self.steps_per_epoch, total / (step + 1), correct / done, speed))
-        self.result.loss_per_epoch.append(total / self.steps_per_epoch)
-        self.result.samples_per_second = speed
+            progress = Progress(
+                self.epoch, step + 1, self.steps_per_epoch, total / (step + 1), correct / done, speed,
+                self.result.peak_bytes,
+            )  # fmt: skip
+            watch(progress)
+        for name, tensor in self.host.tensors().items():
+            if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+                raise self._diverged(f"{name} holds NaN or infinity", step, checkpoint)
+        self.result.loss_per_epoch.append(progress.loss)
+        self.result.samples_per_second = progress.samples_per_second
+        return progress
+
+    def _diverged(self, what: str, step: int, checkpoint: Path | None) -> TrainingError:
+        kept = f"the last good state is in {checkpoint}" if checkpoint and self.epoch else "nothing was saved"
+        return TrainingError(
+            f"{what} at epoch {self.epoch + 1}, step {step + 1}: lower the learning rate "
+            f"(now {self.config.lr:g}); {kept}"
+        )
 
     def _rate(self, step: int) -> float:
         warmup = self.config.epochs / 10 if self.config.warmup_epochs is None else self.config.warmup_epochs
@@ -173,7 +215,8 @@ class Trainer:
         return loss * self.host.batch / len(indices), right
 
     def _call(self, indices: np.ndarray, lr: float | None) -> float:
-        labels, cache = self.data.y_train[indices], self._cache(self.host.training_function, len(self.data.x_train))
+        labels = self.data.y_train[indices]
+        cache = self._cache(self.host.training_function, len(self.data.x_train))
         if cache is not None:
             return self.host.train_resume(cache.get(indices, self.data.x_train.batch), labels, lr)
         x = self.data.x_train.batch(indices, self._augment, self.epoch)
@@ -185,17 +228,32 @@ class Trainer:
         self.result.peak_bytes = peak_arena_bytes(self.host, x, y)
         self.result.ram_bytes = {m: self.host.manifest["bytes"][m] for m in ("arena", "state", "scratch")}
 
-    def save(self, path: Path, meta: dict[str, Any]) -> None:
+    def save(self, path: Path, meta: Mapping[str, Any]) -> None:
         """Checkpoint after a whole epoch."""
         run = {"epoch": self.epoch, "config": asdict(self.config), "result": asdict(self.result)}
         save_checkpoint(path, self.host.tensors(), {**meta, "run": run})
 
-    def resume(self, path: Path) -> None:
-        """Go on where a checkpoint stopped. Raises CheckpointError when its settings differ."""
-        tensors, meta = load_checkpoint(path)
-        run = meta["run"]
-        if run["config"] != asdict(self.config):
-            changed = [k for k, v in asdict(self.config).items() if run["config"].get(k) != v]
-            raise CheckpointError(f"{path} is of a run with other {', '.join(changed)}: resume with the same settings")
+    def resume(self, path: Path, meta: Mapping[str, Any] | None = None) -> None:
+        """Go on where a checkpoint stopped. Raises CheckpointError when it is of another run.
+
+        `meta` is what `run` will be given: model, settings, trained channels, data.
+        """
+        tensors, saved = load_checkpoint(path)
+        if "run" not in saved:
+            raise CheckpointError(f"{path} holds no unfinished run")
+        ours = json.loads(json.dumps({**(meta or {}), "config": asdict(self.config)}))
+        if changed := _differences({**saved, "config": saved["run"]["config"]}, ours):
+            raise CheckpointError(f"{path} is of a run with other {', '.join(changed)}: resume with the same")
         self.host.restore(tensors)
-        self.epoch, self.result = run["epoch"], TrainResult(**run["result"])
+        self.epoch, self.result = saved["run"]["epoch"], TrainResult(**saved["run"]["result"])
+
+
+def _differences(saved: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
+    """Names of what differs, those of settings instead of the word "settings"."""
+    found: list[str] = []
+    for name, value in ours.items():
+        if name in ("settings", "config") and isinstance(saved.get(name), dict):
+            found += [k for k in value if saved[name].get(k) != value[k]]
+        elif saved.get(name) != value:
+            found.append(name)
+    return list(dict.fromkeys(found))

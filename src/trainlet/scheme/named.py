@@ -84,3 +84,13 @@ def _published(text: str, graph: Graph, found: list[Layer]) -> UpdateScheme:
     base = _last(key, found, biases, 0)
     weights = {body[i].weight.name: Channels(share=float(share)) for i, share in sorted(shares.items())}
     return UpdateScheme(key, {**weights, **base.weights}, base.biases)
+
+
+def scheme_names(graph: Graph) -> list[str]:
+    """Names that fit a network; of the K in bias-only:K and last:K, the powers of two and the largest."""
+    found = layers(graph)
+    most = len([x for x in found if not x.is_head])
+    counts = [k for k in (1, 2, 4, 8, 16, 32, 64, 128) if k < most] + ([most] if most else [])
+    names = ["head"] if most < len(found) else []
+    names += [f"{kind}:{k}" for kind in ("bias-only", "last") for k in counts]
+    return [*names, "full", *(key for key in PUBLISHED if key.split(":")[0] == graph.name)]

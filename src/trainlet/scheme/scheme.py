@@ -86,7 +86,9 @@ def _channels_from_json(name: str, entry: Any) -> Channels:
     if entry == "all":
         return Channels(share=1.0)
     if not isinstance(entry, dict) or not set(entry) <= {"share", "count", "indices", "rule"}:
-        raise SchemeError(f'weight {name}: expected "all", {{"share"}}, {{"count"}} or {{"indices"}}, got {entry!r}')
+        raise SchemeError(
+            f'weight {name}: expected "all", {{"share"}}, {{"count"}} or {{"indices"}}, got {entry!r}'
+        )
     given = [k for k in ("share", "count", "indices") if entry.get(k) is not None]
     if len(given) != 1:
         raise SchemeError(f"weight {name}: give exactly one of share, count and indices")

@@ -58,15 +58,15 @@ class Parameter:
 
 
 def parameters(graph: Graph, selection: Selection, optimizer: Optimizer) -> list[Parameter]:
-    """The trained tensors of `selection`, in layer order, weight before bias."""
-    found: list[Parameter] = []
+    """The trained tensors of `selection`, in layer order, weight before bias; a shared one once."""
+    found: dict[str, Parameter] = {}
     for layer in layers(graph):
-        if layer.weight.name in selection.weights:
-            chosen = selection.weights[layer.weight.name]
-            found.append(_weight(graph, layer, chosen, optimizer, len(found)))
-        if layer.bias is not None and layer.bias.name in selection.biases:
-            found.append(_bias(graph, layer, optimizer, len(found)))
-    return found
+        weight, bias = layer.weight.name, layer.bias
+        if weight in selection.weights and weight not in found:
+            found[weight] = _weight(graph, layer, selection.weights[weight], optimizer, len(found))
+        if bias is not None and bias.name in selection.biases and bias.name not in found:
+            found[bias.name] = _bias(graph, layer, optimizer, len(found))
+    return list(found.values())
 
 
 def _weight(graph: Graph, layer: Layer, chosen: tuple[int, ...] | None, opt: Optimizer, stream: int) -> Parameter:

@@ -35,10 +35,10 @@ def _weights(c: Writer, w: Value, trained: Value | None, channels: Value | None,
 
 def _bias(c: Writer, b: Value | None) -> str:
     if b is None:
-        return "const tl_bias b = {NULL, NULL, 0};"
+        return "const tl_bias b = {NULL, NULL};"
     if b.dtype == "s32":
-        return f"const tl_bias b = {{{c.ptr(b)}, NULL, 0}};"
-    return f"const tl_bias b = {{NULL, {c.ptr(b)}, 0}};"
+        return f"const tl_bias b = {{{c.ptr(b)}, NULL}};"
+    return f"const tl_bias b = {{NULL, {c.ptr(b)}}};"
 
 
 @kernel("QLinearConv", scratch=lambda n: _scratch(node_window(n)))

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from trainlet.ir.graph import Attrs, Node, Value
-from trainlet.ir.ops.table import Call, Result, check, op, same, with_mask
+from trainlet.ir.ops.table import Call, Infer, Result, check, op, same, with_mask
 from trainlet.ir.ops.window import Window, conv_window, correlate, out_shape
 
 GEOMETRY: Attrs = {"strides": (), "pads": (), "dilations": (), "groups": 1}
@@ -32,7 +32,7 @@ def _macs(node: Node) -> int:
     return node_window(node).macs
 
 
-def _conv(dtype: str, bias: int) -> object:
+def _conv(dtype: str, bias: int) -> Infer:
     def infer(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
         x, w = inputs[:2]
         assert x is not None and w is not None

@@ -90,7 +90,7 @@ def _fused_shape(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
 
 
 @op("ConvWeightGradUpdate", _fused_shape, (4, 11), {**WEIGHT_GRAD, **UPDATE}, macs=_weight_grad_macs,
-    inplace={0: (3,), 1: (6,), 2: (7,), 3: (8,)})
+    inplace={0: (3,)})
 def conv_weight_grad_update(call: Call) -> tuple[np.ndarray, ...]:
     """ConvWeightGrad, then Update, a row at a time: x, dy, channels?, then Update's operands from w on."""
     return run_update(call, _weight_grad(call), 3)
@@ -109,7 +109,7 @@ def bias_grad(call: Call) -> np.ndarray:
 
 
 @op("BiasGradUpdate", lambda i, a: updated(i[1:], a), (2, 9), UPDATE,
-    inplace={0: (1,), 1: (4,), 2: (5,), 3: (6,)})
+    inplace={0: (1,)})
 def bias_grad_update(call: Call) -> tuple[np.ndarray, ...]:
     """BiasGrad, then Update: dy, then Update's operands from w on."""
     return run_update(call, bias_grad(call), 1)

@@ -8,7 +8,7 @@ import numpy as np
 
 from trainlet.ir.graph import Attrs, Value
 from trainlet.ir.ops.elementwise import sigmoid
-from trainlet.ir.ops.table import Call, Result, check, op
+from trainlet.ir.ops.table import Call, Infer, Result, check, op
 
 
 def _classes(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
@@ -26,9 +26,9 @@ def _targets(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     return [("f32", (1,))]
 
 
-def _gradient(rule: object) -> object:
+def _gradient(rule: Infer) -> Infer:
     def infer(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
-        rule(inputs, attrs)  # type: ignore[operator]
+        rule(inputs, attrs)
         return [("f32", inputs[0].shape)]  # type: ignore[union-attr]
 
     return infer

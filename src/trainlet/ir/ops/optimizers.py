@@ -138,7 +138,7 @@ def run_update(call: Call, dw: np.ndarray, first: int) -> tuple[np.ndarray, ...]
 
 
 @op("Update", lambda i, a: updated(i[1:], a), (2, 9), UPDATE,
-    inplace={0: (1,), 1: (4,), 2: (5,), 3: (6,)})
+    inplace={0: (1,)})
 def update(call: Call) -> tuple[np.ndarray, ...]:
     """dw f32, w, lr f32 (1)?, scale f32 (rows)?, fraction s8?, m f32?, v f32?, rng u32 (2)?, factor f32 (1)?
 

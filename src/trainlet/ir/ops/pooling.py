@@ -17,7 +17,9 @@ GRAD: Attrs = {**POOL, "x_shape": REQUIRED}
 def pool_window(x: Shape, attrs: Attrs) -> Window:
     """Window of a pool over x (N, *S, C); an empty kernel covers all of S."""
     kernel = tuple(attrs["kernel"]) or x[1:-1]  # type: ignore[arg-type]
-    return window(x, x[-1], kernel, attrs)
+    s = window(x, x[-1], kernel, attrs)
+    check(max(s.pt, s.pb) < s.kh and max(s.pl, s.pr) < s.kw, "padding as large as the window")
+    return s
 
 
 def node_pool(node: Node) -> Window:

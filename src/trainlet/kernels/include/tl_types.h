@@ -43,11 +43,10 @@ typedef struct {
   int32_t k;
 } tl_weights;
 
-/* At most one pointer is set; none means zero. round: f32 is the master of an integer bias, rounded when read. */
+/* At most one pointer is set; none means zero. A float bias of an integer kernel is used as it is, unrounded. */
 typedef struct {
   const int32_t *s32;
   const float *f32;
-  int32_t round;
 } tl_bias;
 
 /* A saved input of a convolution, restricted to the k channels whose weights are updated: [n][h][w][k].

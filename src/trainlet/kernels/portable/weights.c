@@ -112,6 +112,6 @@ void tl_load_bias(const tl_bias *b, int32_t o, int32_t width, int32_t lanes, flo
     out[j] = 0.0f;
     if (j >= width) continue;
     if (b->s32) out[j] = (float)b->s32[o + j];
-    if (b->f32) out[j] = b->round ? tl_rint_any(b->f32[o + j]) : b->f32[o + j];
+    if (b->f32) out[j] = b->f32[o + j];
   }
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from trainlet.errors import UnsupportedGradient
 from trainlet.ir import Node, Value
 from trainlet.ir.graph import Attr
 from trainlet.train.adjoint import Adjoint, adjoint
@@ -36,6 +37,11 @@ def conv(g: Adjoint, node: Node, dy: Value) -> None:
         attrs = {**geometry, "kernel": w.shape[1:-1], "depthwise": p.layer.depthwise}
         d_w = g.emit("ConvWeightGrad", [g.take(node, x), dy, rows], attrs, name=f"d_{p.name}", source=node.source)
         g.give(w, d_w)
+    elif g.wants(w):
+        raise UnsupportedGradient(
+            f"{node.op} at {node.source or node.output.name} has a weight computed from a trained layer, "
+            "which has no gradient: freeze what comes before it, or use MatMul"
+        )
     if g.wants(x):
         attrs = {**geometry, "x_shape": x.shape, "integer": node.op == "ConvInteger"}
         g.give(x, g.emit("ConvInputGrad", [dy, w], attrs, name=f"d_{x.name}", source=node.source))

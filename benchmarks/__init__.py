@@ -1,0 +1,1 @@
+"""Measurements as programs: each prints a table. `python -m benchmarks` runs them all."""

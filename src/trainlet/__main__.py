@@ -1,0 +1,5 @@
+"""`python -m trainlet`: the command line."""
+
+from trainlet.cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""compile, export, quantize: commands that write programs and networks."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainlet import api
+from trainlet.cli import options as o
+from trainlet.errors import GraphError
+from trainlet.ir import Graph
+from trainlet.passes import PASSES
+
+
+def compile_(
+    model: o.Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the C sources.")],
+    scheme: o.Scheme = "head",
+    batch: o.Batch = 1,
+    accumulate: o.Accumulate = 1,
+    master: o.MasterOption = o.MASTER,
+    optimizer: o.RuleOption = o.RULE,
+    loss: o.LossOption = o.LOSS,
+    classes: o.Classes = None,
+    budget: o.Budget = None,
+    seed: o.Seed = 0,
+    emit_after: Annotated[
+        str | None, typer.Option(metavar="PASS", help="Print the IR of every function after this pass.")
+    ] = None,
+) -> None:
+    """Compile a network and a scheme to a training program in C."""
+    if emit_after is not None and emit_after not in PASSES:
+        raise GraphError(f"no pass {emit_after!r}: there are {', '.join(PASSES)}")
+    settings = api.Settings(
+        scheme=scheme, master=master, optimizer=optimizer, batch=batch, accumulate=accumulate > 1, loss=loss,
+        classes=classes, seed=seed, budget_bytes=budget,
+    )  # fmt: skip
+
+    def watch(name: str, graph: Graph) -> None:
+        if name == emit_after:
+            from trainlet.ir.text import print_graph
+
+            print(print_graph(graph))
+
+    folder = api.compile(model, settings, output, watch)
+    # With --emit-after stdout is IR text that `trainlet opt` reads.
+    print(f"wrote {folder}", file=sys.stdout if emit_after is None else sys.stderr)
+
+
+class Form(StrEnum):
+    """What `export` writes."""
+
+    onnx = "onnx"
+    safetensors = "safetensors"
+
+
+def export(
+    model: o.Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="What `train` saved; without it the network is written as it came.")
+    ] = None,
+    to: Annotated[Form, typer.Option(help="The adapted network, or its parameters.")] = Form.onnx,
+) -> None:
+    """Write the adapted network as ONNX, or its parameters as safetensors."""
+    print(f"wrote {api.export(model, checkpoint, output, to)}")
+
+
+class Method(StrEnum):
+    """How `quantize` finds the range of an activation."""
+
+    minmax = "minmax"
+    percentile = "percentile"
+
+
+class Head(StrEnum):
+    """What `quantize` makes of the last layer."""
+
+    fp32 = "fp32"
+    int8 = "int8"
+
+
+def quantize(
+    model: o.Model,
+    data: o.Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="FILE.tl; FILE.npz goes beside it.")],
+    method: Annotated[
+        Method, typer.Option(help="Range of an activation: its extremes, or 99.99%.")
+    ] = Method.minmax,
+    head: Annotated[Head, typer.Option(help="The last layer in float, or int8 too.")] = Head.fp32,
+    samples: Annotated[int, typer.Option(min=4, help="Training samples to calibrate with.")] = 256,
+) -> None:
+    """Turn a float network into an int8 one, calibrated on training samples."""
+    graph = api.quantize(model, data, output, method, head, samples)
+    text = str(output).removesuffix(".tl")
+    print(f"wrote {text}.tl and {text}.npz: {graph.name}, {len(graph.nodes)} nodes")
