@@ -4,7 +4,7 @@
 
 `published` is the analytic price of Lin et al., arXiv:2206.15472: saved activations, trained weights and
 biases, no forward working set, no gradients. `arena` is planned and holds those too; `bound` is the largest
-sum of bytes alive at once in its order, which no placement can beat.
+sum of bytes alive at once in its order, which no placement can beat; `ratio` is one over the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trainlet.backends.c99 import write_sources
 from trainlet.scheme.memory import analytic_bits
 from trainlet.scheme.named import PUBLISHED
 
-COLUMNS = ("scheme", "master", "arena", "bound", "arena/bound", "state", "scratch", "RAM", "flash", "published")
+MEMORY = ("arena", "bound", "ratio", "state", "scratch", "RAM", "flash", "published")
 
 
 def scheme_rows(scheme: str, path: Path) -> list[dict[str, Any]]:
@@ -110,8 +110,9 @@ def text(result: dict[str, Any]) -> str:
     parts = ["Bytes at batch 1, ten classes; the stack is not counted.", ""]
     if result["missing"]:
         parts += [f"NOT MEASURED, the model files are missing: {', '.join(result['missing'])}", ""]
-    parts += [markdown(COLUMNS, [cells(r) for r in result["schemes"]]), ""]
-    parts += [markdown(("network", "graph to C, s"), [(n, f"{s:.2f}") for n, s in result["compile_seconds"].items()])]
+    parts += [markdown(("scheme", "master", *MEMORY), [cells(r) for r in result["schemes"]]), ""]
+    seconds = [(name, f"{s:.2f}") for name, s in result["compile_seconds"].items()]
+    parts += [markdown(("network", "graph to C, s"), seconds)]
     return "\n".join([*parts, "", f"`import trainlet`: {result['import_seconds']:.3f} s", ""])
 
 

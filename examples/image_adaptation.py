@@ -40,7 +40,7 @@ IMAGES = {"cifar10": 3000}  # training images used, the first ones; all where no
 EPOCHS = {"cifar10": 8, "caltech101": 12}
 SCHEMES = ("head", "bias-only:22", "49kb", "99kb", "last:12")
 BATCH1_SCHEMES = ("49kb", "99kb")
-# Candidate rates: multiples of the published 0.0125 at batch 32. A head alone is convex and bears larger steps.
+# Candidate rates: multiples of the published 0.0125 at batch 32. A head alone is convex: it bears more.
 # At batch 1 the linear rule divides by 32; the best rates turned out to lie a little above that.
 RATES = (0.0125, 0.025, 0.05)
 HEAD_RATES = (0.1, 0.2, 0.4)
@@ -71,13 +71,12 @@ class Row:
 
 def shared() -> Path:
     """The folder of data and models: beside the checkout, or where TRAINLET_SHARED says."""
-    return Path(os.environ.get("TRAINLET_SHARED", ROOT.parent / "shared"))
+    return Path(os.environ.get("TRAINLET_SHARED") or ROOT.parent / "shared")
 
 
 def model_path(name: str) -> Path:
-    """A model by its published name, or the path itself."""
-    published = shared() / "reference" / "models" / f"{name}.json"
-    return published if published.is_file() else Path(name)
+    """The model at a path, or else the published one of that name."""
+    return Path(name) if Path(name).is_file() else shared() / "reference" / "models" / f"{name}.json"
 
 
 @cache
@@ -175,13 +174,18 @@ class Log:
 
 
 def finish(row: Row, path: Path) -> dict:
-    """Choose the row's rate on the validation images, train with it on all, test. Skips what is in the log."""
+    """Choose the row's rate on the validation images, train with it on all, test; but for what is logged."""
     log = Log(path)
     if done := log.find(row, "test"):
         return done
     lr = best_rate(replace(row, seed=0), log)
     trainer = trainer_of(row, load_images(row.data, row.model))
     return log.append(row, "test", lr, run_at(trainer, lr, row.epochs))
+
+
+def search_epochs(row: Row) -> int:
+    """Epochs of a run that tries a rate."""
+    return max(1, round(SEARCH_SHARE * row.epochs))
 
 
 def best_rate(row: Row, log: Log) -> float:
@@ -191,16 +195,20 @@ def best_rate(row: Row, log: Log) -> float:
         record = log.find(row, "validation", lr)
         if record is None:
             trainer = trainer or trainer_of(row, validation_split(row.data, row.model))
-            epochs = max(1, round(SEARCH_SHARE * row.epochs))
-            record = log.append(row, "validation", lr, run_at(trainer, lr, epochs))
+            record = log.append(row, "validation", lr, run_at(trainer, lr, search_epochs(row)))
         found.append((record["accuracy"], -lr))
     return -max(found)[1]
+
+
+def masters_of(scheme: str, masters: Sequence[str]) -> Sequence[str]:
+    """The head is float whatever the master, so one run of it stands for all."""
+    return masters[:1] if scheme == "head" else masters
 
 
 def cifar_rows(model: str, seeds: Iterable[int]) -> Iterator[Row]:
     for seed in seeds:
         for scheme in SCHEMES:
-            for master in api.MASTERS if scheme != "head" else ("fp32",):  # a head of floats has no other master
+            for master in masters_of(scheme, api.MASTERS):
                 yield Row("cifar10", model, scheme, master, 32, EPOCHS["cifar10"], seed)
 
 
@@ -214,16 +222,18 @@ def batch1_rows(model: str, seeds: Iterable[int]) -> Iterator[Row]:
 def caltech_rows(model: str, masters: Sequence[str], seeds: Iterable[int]) -> Iterator[Row]:
     for seed in seeds:
         for scheme in SCHEMES:
-            for master in masters if scheme != "head" else masters[:1]:
+            for master in masters_of(scheme, masters):
                 yield Row("caltech101", model, scheme, master, 32, EPOCHS["caltech101"], seed)
 
 
 def best_integer_master(log: Log, model: str) -> str:
     """The integer master of highest mean accuracy on cifar10 at batch 32."""
-    rows = [r for r in cifar_rows(model, [0]) if r.master != "fp32"]
-    tested = {r: log.find(r, "test") for r in rows}
-    score = {m: mean(t["accuracy"] if t else 0.0 for r, t in tested.items() if r.master == m) for m in api.MASTERS[1:]}
-    return max(score, key=lambda m: score[m])
+
+    def score(master: str) -> float:
+        found = [log.find(row, "test") for row in cifar_rows(model, [0]) if row.master == master]
+        return mean(record["accuracy"] if record else 0.0 for record in found)
+
+    return max((m for m in api.MASTERS if m != "fp32"), key=score)
 
 
 def run_table(model: str, jobs: int, path: Path, seeds: Sequence[int]) -> None:
@@ -241,8 +251,9 @@ def work(rows: Sequence[Row], jobs: int, path: Path) -> None:
 
 
 def describe(record: dict) -> str:
-    what = f"{record['data']} {record['scheme']} {record['master']} batch {record['batch']} seed {record['seed']}"
-    return f"{what}: {record['accuracy']:.1%} at rate {record['lr']:.5g} ({record['seconds']} s)"
+    what = " ".join(str(record[k]) for k in ("data", "scheme", "master"))
+    where = f"{what}, batch {record['batch']}, seed {record['seed']}"
+    return f"{where}: {record['accuracy']:.1%} at rate {record['lr']:.5g} ({record['seconds']} s)"
 
 
 # ---------------------------------------------------------------------------------------- rendering
@@ -273,14 +284,17 @@ def heading(rows: Sequence[Row], log: Log) -> str:
     row = rows[0]
     images = f"the first {IMAGES[row.data]:,}" if row.data in IMAGES else "all"
     rates = ", ".join(f"{r:.4g}" for r in rows[-1].rates)
+    if any(r.scheme == "head" for r in rows):
+        rates += f" (head alone: {', '.join(f'{r:g}' for r in HEAD_RATES)})"
     seeds = len({r.seed for r in rows if log.find(r, "test")})
+    count = f"{seeds} seed{'s' if seeds != 1 else ''}"
     return (
         f"### {row.data}, batch {row.batch}, {row.epochs} epochs\n\n"
-        f"{row.model}, {images} training images, all test images, no augmentation; SGD without momentum, warm-up over "
-        f"a tenth of the run, then cosine; {seeds} seed{'s' if seeds != 1 else ''}. Rate of each cell (in brackets) chosen "
-        f"from {rates} by {VALIDATION_SHARE:.0%} of the training images in runs of "
-        f"{max(1, round(SEARCH_SHARE * row.epochs))} epochs (head: {', '.join(f'{r:g}' for r in HEAD_RATES)}), then "
-        "trained on all of them. Test accuracy in percent.\n"
+        f"{row.model}; {images} training images, all test images, no augmentation; SGD without momentum,\n"
+        f"warm-up over a tenth of the run, then a cosine; {count}. The rate of a cell, in brackets, is the\n"
+        f"best of {rates} on {VALIDATION_SHARE:.0%} of the\n"
+        f"training images, after {search_epochs(row)} epochs on the others; then the network was trained on all\n"
+        "of them. Test accuracy in percent.\n"
     )
 
 
@@ -326,7 +340,8 @@ def run_once(args: argparse.Namespace) -> None:
     config = TrainConfig(args.epochs, args.lr, seed=args.seed)
     result = again(trainer, config).run(report)
     ram = " + ".join(f"{memory} {size:,}" for memory, size in result.ram_bytes.items())
-    print(f"test accuracy {result.accuracy_before:.1%} -> {result.accuracy_after:.1%} in {result.seconds:.0f} s")
+    before, after = result.accuracy_before, result.accuracy_after
+    print(f"test accuracy {before:.1%} -> {after:.1%} in {result.seconds:.0f} s")
     print(f"RAM {sum(result.ram_bytes.values()):,} bytes at batch {args.batch}: {ram}")
 
 
@@ -342,7 +357,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, help="use the first training images only")
     parser.add_argument("--table", action="store_true", help="compute the tables of the documentation")
-    parser.add_argument("--render", action="store_true", help="write the tables that are done into the document")
+    parser.add_argument("--render", action="store_true", help="write what is done into the document")
     parser.add_argument("--jobs", type=int, default=2, help="processes of --table")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each cell of --table")
     parser.add_argument("--log", type=Path, default=ROOT / "runs" / "image_adaptation.jsonl")

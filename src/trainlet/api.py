@@ -313,8 +313,10 @@ def export(
 
             export_onnx(graph, folder / path.name, origin=origin)
         else:
-            from safetensors.numpy import save_file
-
+            try:
+                from safetensors.numpy import save_file
+            except ImportError:
+                raise ModelError("writing .safetensors needs a package: pip install safetensors") from None
             arrays = {k: np.ascontiguousarray(t.data) for k, t in graph.constants.items()}
             save_file(arrays, str(folder / path.name))
     return path

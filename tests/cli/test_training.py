@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.cli.conftest import arrays, run, run_json
+from tests.shared_files import shared
 from trainlet.api import Settings, train
 from trainlet.cli.app import app
+from trainlet.cli.display import Display
 from trainlet.runtime.checkpoint import load_checkpoint
 from trainlet.runtime.trainer import Progress, TrainResult
 
@@ -183,7 +187,7 @@ def test_a_warm_up_is_shorter_than_the_run(
 
 def test_the_last_good_checkpoint_survives_a_divergence(model: Path, data: Path, tmp_path: Path) -> None:
     # Warm-up so long that the first epochs are tame.
-    words = ["train", model, "--data", data, "--epochs", 40, "--scheme", "full", "--lr", 5e3, "--warmup", 39,
+    words = ["train", model, "--data", data, "--epochs", 40, "--scheme", "full", "--lr", 40, "--warmup", 39,
              "--optimizer", "momentum", "--checkpoint", tmp_path / "c"]  # fmt: skip
     result = CliRunner().invoke(app, [str(w) for w in words])
     assert result.exit_code == 1 and "error: " in result.stderr and " step " in result.stderr
@@ -236,3 +240,25 @@ def test_a_compiled_program_refuses_settings_it_has_already(
     words = ("train", tmp_path / "program", "--data", data, "--epochs", 1, "--lr", 0.01)
     assert "leave out --scheme" in fails(*words, "--scheme", "head")
     assert "--accumulate" in fails(*words, "--accumulate", 4)
+
+
+@pytest.mark.shared
+def test_a_published_scheme_trains_its_network_on_images(tmp_path: Path) -> None:
+    images = np.load(shared("data/cifar10/cifar10.npz"))
+    few = {k: images[k][:24] for k in ("x_train", "y_train", "x_test", "y_test")}
+    np.savez(tmp_path / "few.npz", **few, classes=images["classes"])
+    net = shared("reference/models/mcunet-5fps.json")
+    words = ("--data", tmp_path / "few.npz", "--checkpoint", tmp_path / "c")
+    run("train", net, *words, "--scheme", "49kb", "--master", "residual", "--epochs", 2, "--lr", 1e-3,
+        "--json", tmp_path / "r.json")  # fmt: skip
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["new_head"] == 10 and 0 < report["peak_bytes"] <= report["ram_bytes"]["arena"]
+    assert run_json("eval", net, *words)["accuracy"] == report["accuracy"]["after"]
+
+
+def test_a_terminal_shows_a_bar(model: Path, data: Path) -> None:
+    console = Console(force_terminal=True, width=140, file=io.StringIO(), record=True)
+    with Display(console, 2) as display:
+        train(model, data, Settings("head"), 2, 0.05, watch=display)
+    text = console.export_text()
+    assert "epoch 2/2  loss" in text and "samples/s" in text

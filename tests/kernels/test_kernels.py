@@ -129,6 +129,22 @@ def test_input_gradient(kernels, seed, depthwise):
     close(dx, old + want)
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_input_gradient_over_its_own_operand(kernels, seed):
+    rng = np.random.default_rng(seed)
+    c, k, dilation = (int(v) for v in (rng.integers(2, 40), rng.choice([1, 3, 5]), rng.integers(1, 3)))
+    n, h, w_ = (int(v) for v in rng.integers(1, 10, 3))
+    pad = [int(rng.integers(0, (k - 1) * dilation + 1)) for _ in range(2)]
+    s = ref.ConvShape(n, h, w_, c, h, w_, c, k, k, 1, 1, *pad, dilation, dilation, c)
+    dy = rng.normal(0, 1, (n, h, w_, c)).astype(f32)
+    w = ref.random_weights(rng, s, kinds=(ref.S8, ref.F32_MASTER, ref.F32))
+    apart, d = np.empty_like(dy), dy.copy()
+    kernels.call("tl_depthwise_input_grad", s, dy, w.struct, apart, 0, depthwise_scratch(s), out=[apart])
+    work = scratch(64 * (k * k + ((k - 1) * dilation + 1) * w_))
+    kernels.call("tl_depthwise_input_grad_inplace", s, d, w.struct, work, out=[d])
+    assert d.tobytes() == apart.tobytes()
+
+
 def stored_gradient(rows, row_len, scale=None):
     gradient = np.full((rows, row_len), np.nan, f32)
     return gradient, Update(rule=ref.STORE, w=pointer(gradient), row_len=row_len, row_scale=pointer(scale))

@@ -11,18 +11,22 @@ from hypothesis import strategies as st
 from tests.train.networks import Arrays, Net, feeds, seeds
 from trainlet.errors import ModelError
 from trainlet.ir import Graph, Value
+from trainlet.ir.text import print_program
 from trainlet.quantize import quantize
 from trainlet.scheme import Channels, UpdateScheme, layers, select
 from trainlet.train import Optimizer, TrainingModule, derive
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Training:
-    """A module and a batch for it; `feeds` fits every function's inputs."""
+    """A module and a batch for it; `feeds` fits every function's inputs. Prints as its functions' text."""
 
     graph: Graph
     module: TrainingModule
     feeds: Arrays
+
+    def __repr__(self) -> str:
+        return "\n" + print_program(self.module.functions.values())
 
     def inputs(self, graph: Graph) -> Arrays:
         return {v.name: self.feeds[v.name] for v in graph.inputs}

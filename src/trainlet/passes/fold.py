@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from trainlet.ir import Graph, Node, Tensor, Value
 from trainlet.ir.ops import OPS, Call
-
-import numpy as np
 
 # Readers of a weight, by operand: where the weight sits, and where its overlay and channels go.
 WEIGHT_READERS = {"Conv": (1, 3), "Gemm": (1, 3), "ConvInteger": (1, 2), "ConvInputGrad": (1, 3)}
@@ -35,15 +35,13 @@ def fold_overlays(graph: Graph) -> Graph:
     OverlayChannels and RoundMaster disappear into the operands of the convolutions that read them.
     """
     producers = graph.producers()
-    nodes = [_fold_reader(node, producers) for node in graph.nodes]
-    folded = graph.with_nodes(nodes)
-    readers = folded.consumers()
-    left = [n for n in folded.nodes if n.op not in ("OverlayChannels", "RoundMaster") or readers.get(n.output.name)]
-    return folded.with_nodes(_drop_unread(left))
+    kept = {v.name for v in (*graph.outputs, *graph.updates.values())}
+    nodes = _drop_unread([_fold_reader(node, producers) for node in graph.nodes], kept)
+    return graph.with_nodes(_drop_unread(nodes, kept))  # again: an overlay was the last reader of its rounding
 
 
-def _drop_unread(nodes: list[Node]) -> list[Node]:
-    read = {v.name for n in nodes for v in n.operands()}
+def _drop_unread(nodes: list[Node], kept: set[str]) -> list[Node]:
+    read = kept | {v.name for n in nodes for v in n.operands()}
     return [n for n in nodes if n.op not in ("OverlayChannels", "RoundMaster") or n.output.name in read]
 
 

@@ -50,7 +50,8 @@ def _fuse_requantize(graph: Graph) -> Graph:
             return None
         x, w = conv.inputs[:2]
         inputs = (x, w, req.inputs[1], req.inputs[2], *conv.inputs[2:])
-        return Node("QLinearConv", inputs, req.outputs, conv.attrs, req.source)
+        attrs = MappingProxyType({**conv.attrs, **req.attrs})
+        return Node("QLinearConv", inputs, req.outputs, attrs, req.source)
 
     return _fuse_pairs(graph, lambda n: n.op == "Requantize", join)
 
@@ -89,6 +90,7 @@ def _fuse_addend(graph: Graph) -> Graph:
     """Add(ConvInputGrad, other) with `other` known before: the gradient is accumulated onto it."""
     order = {v.name: i for i, n in enumerate(graph.nodes) for v in n.outputs}
     readers, producers = graph.consumers(), graph.producers()
+    kept_results = {v.name for v in (*graph.outputs, *graph.updates.values())}
     gone: set[str] = set()
     changed: dict[str, Node] = {}
     for node in graph.nodes:
@@ -100,7 +102,7 @@ def _fuse_addend(graph: Graph) -> Graph:
             if conv is None or conv.op != "ConvInputGrad" or conv.input(2) is not None:
                 continue
             sole = len(readers[conv_out.name]) == 1 and len(readers[other.name]) == 1
-            if not sole or other.name not in order or conv_out.name in gone:
+            if not sole or other.name not in order or conv_out.name in gone | kept_results:
                 continue
             inputs = (*conv.inputs[:2], other, *conv.inputs[3:])
             changed[node.output.name] = replace(conv, inputs=inputs, outputs=node.outputs)

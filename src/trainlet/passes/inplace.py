@@ -45,6 +45,8 @@ def _operand(node: Node, i: int, root: dict[str, str], last: dict[str, int], fix
         x = node.input(index)
         if x is None or x.bytes != node.output.bytes or root[x.name] in fixed:
             continue
+        if not OPS[node.op].inplace_fits(node, index):
+            continue
         others = [v for j, v in enumerate(node.inputs) if v is not None and j != index]
         if last[root[x.name]] == i and all(root[v.name] != root[x.name] for v in others):
             return index

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from trainlet.errors import ModelError
+from trainlet.errors import GraphError, ModelError
 from trainlet.ir import Graph, GraphBuilder, Node, Value
 from trainlet.ir.graph import Attr
+
+# Attributes that hold a result's shape, batch included.
+BATCHED = {"Reshape": "shape", "Slice": "sizes", "ReduceSum": "shape"}
 
 
 def rebatch(graph: Graph, batch: int) -> Graph:
@@ -23,18 +26,25 @@ def rebatch(graph: Graph, batch: int) -> Graph:
         env[v.name] = b.input(v.name, v.dtype, (batch, *v.shape[1:]), v.quant)
     for node in graph.nodes:
         inputs = [None if v is None else env[v.name] for v in node.inputs]
-        new = b.add(node.op, inputs, _attrs(node, old, batch), name=node.output.name, source=node.source,
-                    quant=node.output.quant)
-        if new.shape != (batch, *node.output.shape[1:]):
-            raise ModelError(f"{node.op} at {node.source or node.output.name} mixes samples: batch must stay {old}")
-        env[node.output.name] = new
+        y, attrs = node.output, _attrs(node, old, batch)
+        mixes = f"{node.op} at {node.source or y.name} mixes samples: batch must stay {old}"
+        try:
+            new = b.add(node.op, inputs, attrs, name=y.name, source=node.source, quant=y.quant)
+        except GraphError:
+            raise ModelError(mixes) from None
+        if new.shape != (batch, *y.shape[1:]):
+            raise ModelError(mixes)
+        env[y.name] = new
     return b.build([env[v.name] for v in graph.outputs])
 
 
 def _attrs(node: Node, old: int, batch: int) -> dict[str, Attr]:
     attrs = dict(node.attrs)
-    for name in ("shape", "sizes"):
-        dims = attrs.get(name)
-        if isinstance(dims, tuple) and dims and dims[0] == old and node.op in ("Reshape", "Slice"):
-            attrs[name] = (batch, *dims[1:])  # type: ignore[assignment]
+    name, x = BATCHED.get(node.op), node.input(0)
+    if name is None or x is None:
+        return attrs
+    dims = tuple(attrs[name])
+    drops_batch = node.op == "ReduceSum" and len(dims) < len(x.shape)
+    if dims and dims[0] == old and not drops_batch:
+        attrs[name] = (batch, *dims[1:])
     return attrs

@@ -54,7 +54,9 @@ def _greedy(graph: Graph) -> list[Node]:
             if name not in fixed and remaining[name] - done.get(name, 0) == 1
         )
         new = sum(v.bytes for v in node.outputs if v.name not in updated)
-        return (0 if freed >= new and freed > 0 else 1, new - freed if freed >= new else 0, i)
+        if freed >= new and freed > 0:
+            return (0, new - freed, i)
+        return (1 if new == 0 else 2, 0, i)  # an update that frees nothing yet lets its gradient die sooner
 
     return _schedule(graph, growth)
 

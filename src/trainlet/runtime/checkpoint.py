@@ -14,8 +14,16 @@ from trainlet.errors import CheckpointError
 FORMAT = "trainlet-checkpoint-1"
 
 
+def _require_safetensors() -> None:
+    try:
+        import safetensors  # noqa: F401
+    except ImportError:
+        raise CheckpointError("checkpoints are safetensors files: pip install safetensors") from None
+
+
 def save_checkpoint(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
     """Write atomically: the old checkpoint stays until the new one is whole."""
+    _require_safetensors()
     from safetensors.numpy import save
 
     blob = save(
@@ -33,6 +41,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping
 
 def load_checkpoint(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors and metadata. Raises CheckpointError when the file is missing, damaged or foreign."""
+    _require_safetensors()
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():

@@ -81,8 +81,14 @@ def alive(graph: Graph, layer: Layer) -> np.ndarray:
     quant = layer.weight.quant
     if quant is None:
         return np.ones(layer.weight.shape[0], bool)
-    rows = graph.constants[layer.weight.name].data.reshape(layer.weight.shape[0], -1)
+    rows = centered(graph, layer).reshape(layer.weight.shape[0], -1)
     return (graph.scales(layer.weight) > DEAD_SCALE) & rows.any(1)
+
+
+def centered(graph: Graph, layer: Layer) -> np.ndarray:
+    """A layer's weights with their zero point subtracted, if they have one."""
+    quant, data = layer.weight.quant, graph.constants[layer.weight.name].data
+    return data if quant is None or quant.zero_point == 0 else data.astype(np.int32) - quant.zero_point
 
 
 def largest_norm(weight: np.ndarray, count: int, depthwise: bool) -> tuple[int, ...]:

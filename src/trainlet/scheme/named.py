@@ -75,7 +75,8 @@ def _published(text: str, graph: Graph, found: list[Layer]) -> UpdateScheme:
     if key not in PUBLISHED:
         known = [k for k in PUBLISHED if k.startswith(graph.name + ":")] or list(PUBLISHED)
         raise SchemeError(
-            f"no scheme {text!r}: give head, bias-only:K, last:K, full, a .json file, or one of {', '.join(known)}"
+            f"no scheme {text!r}: give head, bias-only:K, last:K, full, a .json file, "
+            f"or one of {', '.join(known)}"
         )
     biases, shares = PUBLISHED[key]
     body = [x for x in found if not x.is_head]

@@ -10,7 +10,7 @@ from typing import Any
 
 from trainlet.errors import SchemeError
 from trainlet.ir import Graph
-from trainlet.scheme.layers import Layer, largest_norm, layers
+from trainlet.scheme.layers import Layer, centered, largest_norm, layers
 
 RULES = ("norm",)
 
@@ -92,8 +92,8 @@ def _channels_from_json(name: str, entry: Any) -> Channels:
     given = [k for k in ("share", "count", "indices") if entry.get(k) is not None]
     if len(given) != 1:
         raise SchemeError(f"weight {name}: give exactly one of share, count and indices")
-    kind = {"share": (int, float), "count": int, "indices": list}[given[0]]
-    if not isinstance(entry[given[0]], kind) or isinstance(entry[given[0]], bool):
+    kinds: dict[str, tuple[type, ...]] = {"share": (int, float), "count": (int,), "indices": (list,)}
+    if not isinstance(entry[given[0]], kinds[given[0]]) or isinstance(entry[given[0]], bool):
         raise SchemeError(f"weight {name}: {given[0]} has the wrong type: {entry[given[0]]!r}")
     if given[0] == "indices" and not all(isinstance(i, int) for i in entry["indices"]):
         raise SchemeError(f"weight {name}: channel indices must be integers")
@@ -141,7 +141,7 @@ def _select_channels(graph: Graph, layer: Layer, c: Channels) -> tuple[int, ...]
             raise SchemeError(f"weight {name}: channels {bad or 'repeat'}; it has channels 0 to {total - 1}")
         chosen = tuple(sorted(c.indices))
     else:
-        chosen = largest_norm(graph.constants[name].data, _count(name, total, c), layer.depthwise)
+        chosen = largest_norm(centered(graph, layer), _count(name, total, c), layer.depthwise)
     groups = int(layer.node.attrs.get("groups", 1))  # type: ignore[arg-type]
     if groups > 1 and not layer.depthwise and len(chosen) < total:
         raise SchemeError(f"weight {name}: a grouped convolution is trained whole or not at all")

@@ -8,7 +8,7 @@ from trainlet.backends.c99.update import update_struct
 from trainlet.backends.c99.writer import CONV_SCRATCH_BYTES, VECTOR_SCRATCH_BYTES, Writer, kernel, mask, number
 from trainlet.ir import Node, Value
 from trainlet.ir.ops.convolution import node_window
-from trainlet.ir.ops.gradients import input_grad_window, weight_grad_window
+from trainlet.ir.ops.gradients import inplace_scratch_bytes, input_grad_window, weight_grad_window
 from trainlet.ir.ops.window import Window
 
 
@@ -20,7 +20,9 @@ def _scratch(s: Window) -> int:
     return 64 * s.kh * s.kw if s.depthwise else CONV_SCRATCH_BYTES
 
 
-def _weights(c: Writer, w: Value, trained: Value | None, channels: Value | None, integer: bool) -> str:
+def _weights(
+    c: Writer, w: Value, trained: Value | None, channels: Value | None, integer: bool, zero: object = 0
+) -> str:
     """Declaration of a tl_weights: a frozen or whole tensor, optionally overlaid by trained channels."""
 
     def kind(v: Value | None) -> str:
@@ -29,7 +31,7 @@ def _weights(c: Writer, w: Value, trained: Value | None, channels: Value | None,
         return "TL_W_F32_MASTER" if integer else "TL_W_F32"
 
     k = channels.size if channels is not None else 0
-    fields = f"{kind(w)}, {c.ptr(w)}, {c.ptr(trained)}, {kind(trained)}, {c.ptr(channels)}, {k}"
+    fields = f"{kind(w)}, {c.ptr(w)}, {c.ptr(trained)}, {kind(trained)}, {c.ptr(channels)}, {k}, {zero}"
     return f"const tl_weights w = {{{fields}}};"
 
 
@@ -45,10 +47,15 @@ def _bias(c: Writer, b: Value | None) -> str:
 def qlinear_conv(c: Writer, n: Node) -> Iterable[str]:
     s, (x, w, b, scale) = node_window(n), n.inputs[:4]
     assert x is not None and w is not None
-    yield _weights(c, w, n.input(4), n.input(5), True)
+    assert scale is not None
+    yield _weights(c, w, n.input(4), n.input(5), True, n.attrs["w_zero"])
     yield _bias(c, b)
+    suffix, rescale = "", c.ptr(scale)
+    if scale.dtype == "s32":
+        yield f"const tl_fixed to = {{{c.ptr(scale)}, {n.attrs['lo']}, {n.attrs['hi']}}};"
+        suffix, rescale = "_fixed", "&to"
     yield (
-        f"tl_{_family(s)}_s8({c.shape(s)}, {c.ptr(x)}, {c.zero(x)}, &w, &b, {c.ptr(scale)}, "
+        f"tl_{_family(s)}_s8{suffix}({c.shape(s)}, {c.ptr(x)}, {c.zero(x)}, &w, &b, {rescale}, "
         f"{c.zero(n.output)}, {c.ptr(n.output)}, {c.ptr(mask(n))}, scratch);"
     )
 
@@ -66,11 +73,19 @@ def conv(c: Writer, n: Node) -> Iterable[str]:
     )
 
 
-@kernel("ConvInputGrad", scratch=lambda n: _scratch(input_grad_window(n)))
+def _input_grad_scratch(n: Node) -> int:
+    s = input_grad_window(n)
+    return inplace_scratch_bytes(s) if n.attrs.get("inplace") == 0 else _scratch(s)
+
+
+@kernel("ConvInputGrad", scratch=_input_grad_scratch)
 def conv_input_grad(c: Writer, n: Node) -> Iterable[str]:
     s, (dy, w), addend = input_grad_window(n), n.inputs[:2], n.input(2)
     assert w is not None
-    yield _weights(c, w, n.input(3), n.input(4), bool(n.attrs["integer"]))
+    yield _weights(c, w, n.input(3), n.input(4), bool(n.attrs["integer"]), n.attrs["w_zero"])
+    if n.attrs.get("inplace") == 0:
+        yield f"tl_depthwise_input_grad_inplace({c.shape(s)}, {c.ptr(n.output)}, &w, scratch);"
+        return
     if addend is not None and not c.same(addend, n.output):
         yield f"memcpy({c.ptr(n.output)}, {c.ptr(addend)}, {n.output.bytes});"
     yield (

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainlet.backends.c99.writer import Writer, braces, dims4, kernel, mask, number
 from trainlet.ir import Node, Value
+from trainlet.ir.ops.integer import product_factor, sum_factors
 
 
 def _strides(v: Value, out: tuple[int, ...], n: Node) -> list[int]:
@@ -101,12 +102,27 @@ def loss(c: Writer, n: Node) -> Iterable[str]:
     yield f"tl_{LOSS_KERNELS[base]}{grad}({c.ptr(z)}, {c.ptr(target)}, {sizes}, {c.ptr(n.output)});"
 
 
+def _side(c: Writer, name: str, v: Value, factor: tuple[int, int]) -> str:
+    """Declarator of a tl_fixed_side: zero point, multiplier, shift."""
+    return f"of_{name} = {braces((c.zero(v), *factor))}"
+
+
 @kernel("QLinearAdd")
 def qlinear_add(c: Writer, n: Node) -> Iterable[str]:
     a, b = n.inputs
     assert a is not None and b is not None
-    sides = ", ".join(f"{c.ptr(v)}, {c.zero(v)}, {number(c.scale(v))}" for v in (a, b))
     y = n.output
+    if n.attrs["fixed"]:
+        scales = [np.float32(c.scale(v)) for v in (a, b, y)]
+        factors = sum_factors(*scales, bool(n.attrs["subtract"]))
+        of = [_side(c, name, v, f) for name, v, f in zip("aby", (a, b, y), factors, strict=True)]
+        yield f"const tl_fixed_side {', '.join(of)};"
+        yield (
+            f"tl_add_s8_fixed({c.ptr(a)}, of_a, {c.ptr(b)}, of_b, of_y, {n.attrs['lo']}, {n.attrs['hi']}, "
+            f"{c.ptr(y)}, {c.ptr(mask(n))}, {y.size});"
+        )
+        return
+    sides = ", ".join(f"{c.ptr(v)}, {c.zero(v)}, {number(c.scale(v))}" for v in (a, b))
     yield (
         f"tl_add_s8({sides}, {number(c.scale(y))}, {c.zero(y)}, {c.ptr(y)}, {c.ptr(mask(n))}, {y.size});"
     )
@@ -119,10 +135,19 @@ def qlinear_mul(c: Writer, n: Node) -> Iterable[str]:
     y = n.output
     channels = y.shape[-1]
     positions = y.size // (y.shape[0] * channels)
+    sizes = f"{y.shape[0]}, {positions}, {channels}"
+    operands = f"{c.ptr(a)}, {c.zero(a)}, {c.ptr(b)}, {c.zero(b)}, {int(a.shape != b.shape)}"
+    if n.attrs["fixed"]:
+        rescale = product_factor(*(np.float32(c.scale(v)) for v in (a, b, y)))
+        yield f"const tl_fixed_side {_side(c, 'y', y, rescale)};"
+        yield (
+            f"tl_mul_s8_fixed({operands}, of_y, {n.attrs['lo']}, {n.attrs['hi']}, {c.ptr(y)}, {c.ptr(mask(n))}, "
+            f"{sizes});"
+        )
+        return
     factor = np.float32(np.float64(c.scale(a)) * np.float64(c.scale(b)) / np.float64(c.scale(y)))
     yield (
-        f"tl_mul_s8({c.ptr(a)}, {c.zero(a)}, {c.ptr(b)}, {c.zero(b)}, {int(a.shape != b.shape)}, "
-        f"{number(float(factor))}, {c.zero(y)}, {c.ptr(y)}, {c.ptr(mask(n))}, {y.shape[0]}, {positions}, {channels});"
+        f"tl_mul_s8({operands}, {number(float(factor))}, {c.zero(y)}, {c.ptr(y)}, {c.ptr(mask(n))}, {sizes});"
     )
 
 

@@ -8,12 +8,20 @@ from collections.abc import Iterable
 from trainlet.backends.c99.writer import C_TYPES, Writer, braces, dims4, kernel, number
 from trainlet.ir import Node, Value
 from trainlet.ir.graph import DTYPES
-from trainlet.ir.ops.pooling import node_pool
+from trainlet.ir.ops.pooling import mean_factor, node_pool
 
 
 def _size(v: Value | None) -> int:
     assert v is not None
     return DTYPES[v.dtype][1] // 8
+
+
+def _mean(c: Writer, n: Node, x: Value) -> str:
+    """Initializer of a tl_mean."""
+    kind, s, y = f"TL_MEAN_{str(n.attrs['rounding']).upper()}", node_pool(n), n.output
+    if n.attrs["rounding"] != "rescaled":
+        return braces((kind, 0, 0, 0, 0))
+    return braces((kind, c.zero(x), *mean_factor(c.scale(x), c.scale(y), s.kh * s.kw), c.zero(y)))
 
 
 @kernel("AveragePool", "MaxPool")
@@ -23,6 +31,10 @@ def pool(c: Writer, n: Node) -> Iterable[str]:
     head = f"{c.shape(node_pool(n))}, {c.ptr(x)}"
     if n.op == "MaxPool":
         yield f"tl_maxpool_{x.dtype}({head}, {c.ptr(n.output)});"
+        return
+    if n.attrs["rounding"] != "even" and x.dtype == "s8":
+        yield f"const tl_mean mean = {_mean(c, n, x)};"
+        yield f"tl_avgpool_s8_fixed({head}, &mean, {c.ptr(n.output)});"
         return
     include = int(bool(n.attrs["count_include_pad"]))
     zero = f"{c.zero(x)}, " if x.dtype == "s8" else ""

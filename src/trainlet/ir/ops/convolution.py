@@ -4,6 +4,10 @@ A weight may be overlaid: `trained` holds some of its input channels (`channels`
 `w`. For a depthwise convolution the overlay replaces output rows. A float weight of an integer
 convolution is a master: it is rounded half to even where it is read, and as in the published
 algorithm it may leave the int8 range (it saturates at 16 bits). A float bias is used as it is.
+
+Two ways to int8: a scale f32 (C) multiplies in fp32; a scale s32 (2, C) holds TFLite's multipliers and shifts
+(ir/fixed_point.py) and keeps everything in integers, a float bias rounded first. `w_zero` is the zero point of
+asymmetric weights, subtracted from all of them.
 """
 
 from __future__ import annotations
@@ -13,12 +17,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trainlet.ir.fixed_point import multiply, wrap
 from trainlet.ir.graph import Attrs, Node, Value
 from trainlet.ir.ops.table import Call, Infer, Result, check, op, same, with_mask
 from trainlet.ir.ops.window import Window, conv_window, correlate, out_shape
 
 GEOMETRY: Attrs = {"strides": (), "pads": (), "dilations": (), "groups": 1}
 CLIP: Attrs = {"lo": -math.inf, "hi": math.inf}
+INTEGER: Attrs = {**GEOMETRY, "w_zero": 0}
+RANGE: Attrs = {"lo": -128, "hi": 127}  # the clamp of an int8 result, narrower where an activation is fused
 
 
 def node_window(node: Node) -> Window:
@@ -63,16 +70,19 @@ def is_depthwise(w_shape: tuple[int, ...], groups: int) -> bool:
     return groups > 1 and groups == w_shape[0] and w_shape[-1] == 1
 
 
-def round_master(a: np.ndarray | None, integer: bool) -> np.ndarray | None:
-    """Integers of a float master; anything else unchanged."""
-    if a is None or not integer or a.dtype.kind != "f":
+def round_master(a: np.ndarray | None, integer: bool, zero: int = 0) -> np.ndarray | None:
+    """Integers of a float master, minus the zero point; float weights unchanged."""
+    if a is None or not integer:
         return a
-    return np.clip(np.rint(a), -32768, 32767)
+    if a.dtype.kind != "f":
+        return a - np.int32(zero) if zero else a
+    return np.clip(np.rint(a) - zero, -32768, 32767)
 
 
 def weights(call: Call, w: int, trained: int, integer: bool) -> np.ndarray:
     """The weight operand with its overlay, in float64 (exact for integers below 2^53)."""
-    base, patch = round_master(call[w], integer), round_master(call[trained], integer)
+    zero = int(call.attrs.get("w_zero", 0))
+    base, patch = round_master(call[w], integer, zero), round_master(call[trained], integer, zero)
     full = overlay(base, patch, call[trained + 1], int(call.attrs["groups"]))  # type: ignore[arg-type]
     return full.astype(np.float64)
 
@@ -104,17 +114,23 @@ def _integer(call: Call, trained: int) -> np.ndarray:
     return correlate(x, weights(call, 1, trained, True), node_window(call.node)).reshape(call.node.output.shape)
 
 
-@op("ConvInteger", _conv("s32", -1), (2, 4), GEOMETRY, macs=_macs)
+@op("ConvInteger", _conv("s32", -1), (2, 4), INTEGER, macs=_macs)
 def conv_integer(call: Call) -> np.ndarray:
-    """x s8, w s8 (or master), trained?, channels? -> sum (x - zero) w, s32. Padding adds nothing."""
+    """x s8, w s8 (or master), trained?, channels? -> sum (x - zero)(w - w_zero), s32. Padding adds nothing."""
     return _integer(call, 2).astype(np.int32)
 
 
-def _requantize(acc: np.ndarray, bias: np.ndarray, scale: np.ndarray, zero: int) -> tuple[np.ndarray, np.ndarray]:
-    """One fp32 add, one fp32 multiply, half to even, zero point, clamp (int8.md, Forward)."""
-    total = acc.astype(np.float32) + bias.astype(np.float32)
-    v = np.rint(total * scale.astype(np.float32)) + np.float32(zero)
-    return np.clip(v, -128, 127).astype(np.int8), (v >= -128) & (v <= 127)
+def _requantize(call: Call, acc: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One fp32 add, one fp32 multiply, half to even, zero point, clamp (int8.md, Forward); or TFLite's integers."""
+    zero, lo, hi = _out_zero(call.node), call.attrs["lo"], call.attrs["hi"]
+    if scale.dtype == np.int32:
+        if bias.dtype.kind == "f":  # the largest float below 2^31
+            bias = np.clip(np.rint(bias), -(2.0**31), 2147483520.0)
+        v = multiply(wrap(acc.astype(np.int64) + bias.astype(np.int64)), *scale) + zero
+    else:
+        total = acc.astype(np.float32) + bias.astype(np.float32)
+        v = np.rint(total * scale.astype(np.float32)) + np.float32(zero)
+    return np.clip(v, lo, hi).astype(np.int8), (v >= lo) & (v <= hi)
 
 
 def _out_zero(node: Node) -> int:
@@ -126,20 +142,30 @@ def _out_zero(node: Node) -> int:
 def _requantized(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     acc, bias, scale = inputs
     assert acc is not None and bias is not None and scale is not None
-    check(bias.shape == scale.shape == (acc.shape[-1],), "one bias and one scale per channel")
+    channels = acc.shape[-1]
+    check(bias.shape == (channels,), "one bias per channel")
+    check_scale(scale, channels, attrs)
     return [("s8", acc.shape)]
 
 
-@op("Requantize", with_mask(_requantized), 3)
+def check_scale(scale: Value, channels: int, attrs: Attrs) -> None:
+    """A scale is f32 (C), with the clamp of int8, or s32 (2, C), with any clamp."""
+    fixed = scale.dtype == "s32"
+    check(scale.shape == ((2, channels) if fixed else (channels,)), "one scale per channel")
+    narrow = (attrs["lo"], attrs["hi"]) != (-128, 127)
+    check(fixed or not narrow, "a clamp narrower than int8 needs fixed-point scales")
+
+
+@op("Requantize", with_mask(_requantized), 3, RANGE)
 def requantize(call: Call) -> tuple[np.ndarray, np.ndarray]:
-    """acc s32 (..., C), bias s32 or f32 master (C), scale f32 (C) -> y s8[, mask]."""
-    return _requantize(call[0], call[1], call[2], _out_zero(call.node))
+    """acc s32 (..., C), bias s32 or f32 master (C), scale f32 (C) or s32 (2, C) -> y s8[, mask]."""
+    return _requantize(call, call[0], call[1], call[2])
 
 
-@op("QLinearConv", with_mask(_conv("s8", 2)), (4, 6), GEOMETRY, macs=_macs)
+@op("QLinearConv", with_mask(_conv("s8", 2)), (4, 6), {**INTEGER, **RANGE}, macs=_macs)
 def qlinear_conv(call: Call) -> tuple[np.ndarray, np.ndarray]:
     """ConvInteger and Requantize in one: x, w, bias, scale, trained?, channels? -> y s8[, mask]."""
-    return _requantize(_integer(call, 4), call[2], call[3], _out_zero(call.node))
+    return _requantize(call, _integer(call, 4), call[2], call[3])
 
 
 def _overlaid(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:

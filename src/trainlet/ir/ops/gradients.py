@@ -12,7 +12,7 @@ from trainlet.ir.ops.optimizers import UPDATE, run_update, updated
 from trainlet.ir.ops.table import REQUIRED, Call, Result, check, op
 from trainlet.ir.ops.window import Window, conv_window, correlate_input, correlate_weight, window
 
-INPUT_GRAD: Attrs = {**GEOMETRY, "x_shape": REQUIRED, "integer": False}
+INPUT_GRAD: Attrs = {**GEOMETRY, "x_shape": REQUIRED, "integer": False, "w_zero": 0}
 WEIGHT_GRAD: Attrs = {**GEOMETRY, "kernel": REQUIRED, "depthwise": False}
 
 
@@ -32,15 +32,29 @@ def _input_grad_shape(inputs: Sequence[Value | None], attrs: Attrs) -> list[Resu
     return [("f32", shape)]
 
 
-@op("ConvInputGrad", _input_grad_shape, (2, 5), INPUT_GRAD, inplace={0: (2,)},
+def inplace_scratch_bytes(s: Window) -> int:
+    """Scratch with which a depthwise input gradient overwrites its operand (tl_conv.h)."""
+    return 64 * (s.kh * s.kw + ((s.kh - 1) * s.dh + 1) * s.w)
+
+
+def _input_grad_fits(node: Node, operand: int) -> bool:
+    """The addend always; dy only if depthwise at stride 1, and if the rows kept aside cost little."""
+    s = input_grad_window(node)
+    if operand == 2:
+        return True
+    same = s.depthwise and s.sh == s.sw == 1 and (s.oh, s.ow) == (s.h, s.w) and node.input(2) is None
+    return same and 4 * inplace_scratch_bytes(s) <= node.output.bytes
+
+
+@op("ConvInputGrad", _input_grad_shape, (2, 5), INPUT_GRAD, inplace={0: (2, 0)}, inplace_fits=_input_grad_fits,
     macs=lambda node: input_grad_window(node).macs)
 def conv_input_grad(call: Call) -> np.ndarray:
     """dy f32, w, addend f32?, trained?, channels? -> dx f32 (x_shape) = conv_transpose(dy, w) [+ addend].
 
-    `integer`: w is int8, or the float master of one (rounded where it is read).
+    `integer`: w is int8, or the float master of one (rounded where it is read); w_zero is subtracted.
     """
-    s, integer = input_grad_window(call.node), bool(call.attrs["integer"])
-    base, patch = round_master(call[1], integer), round_master(call[3], integer)
+    s, integer, zero = input_grad_window(call.node), bool(call.attrs["integer"]), int(call.attrs["w_zero"])
+    base, patch = round_master(call[1], integer, zero), round_master(call[3], integer, zero)
     w = overlay(base, patch, call[4], s.groups)  # type: ignore[arg-type]
     dy = call[0].astype(np.float64).reshape(s.n, s.oh, s.ow, s.o)
     dx = correlate_input(dy, w.astype(np.float64), s).reshape(call.node.output.shape)

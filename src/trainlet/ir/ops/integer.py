@@ -1,4 +1,7 @@
-"""Int8 arithmetic beside convolutions: add, multiply, lookup tables, conversions (int8.md, Forward)."""
+"""Int8 arithmetic beside convolutions: add, multiply, lookup tables, conversions (int8.md, Forward).
+
+With the attribute `fixed`, sums and products follow TFLite's rules in integers instead of fp32.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trainlet.ir.fixed_point import multiplier_and_shift, multiply
 from trainlet.ir.graph import Attrs, Value
-from trainlet.ir.ops.table import Call, Result, check, op, same, with_mask
+from trainlet.ir.ops.convolution import RANGE
+from trainlet.ir.ops.table import Call, Infer, Result, check, op, same, with_mask
+
+# Bits that TFLite adds below the operands of a sum before they are brought to one scale.
+SUM_SHIFT = 20
 
 
-def _saturate(v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return np.clip(v, -128, 127).astype(np.int8), (v >= -128) & (v <= 127)
+def _saturate(v: np.ndarray, lo: int = -128, hi: int = 127) -> tuple[np.ndarray, np.ndarray]:
+    return np.clip(v, lo, hi).astype(np.int8), (v >= lo) & (v <= hi)
 
 
 def _out(call: Call) -> tuple[np.float32, np.float32]:
@@ -20,9 +28,45 @@ def _out(call: Call) -> tuple[np.float32, np.float32]:
     return np.float32(call.scales(value)), np.float32(value.quant.zero_point)  # type: ignore[union-attr]
 
 
-@op("QLinearAdd", with_mask(same(0, 1)), 2, inplace={0: (0, 1)})
+def sum_factors(sa: np.float32, sb: np.float32, sy: np.float32, subtract: bool) -> tuple[tuple[int, int], ...]:
+    """(multiplier, shift) of a, of b and of their sum in TFLite's addition."""
+    twice = 2.0 * max(float(sa), float(sb))
+    a, b = multiplier_and_shift(float(sa) / twice), multiplier_and_shift(float(sb) / twice)
+    b = (-b[0] if subtract else b[0], b[1])
+    return a, b, multiplier_and_shift(twice / (2**SUM_SHIFT * float(sy)))
+
+
+def _fixed_sum(call: Call) -> np.ndarray:
+    (sy, zy), subtract = _out(call), bool(call.attrs["subtract"])
+    *sides, total = sum_factors(call.scale(0), call.scale(1), sy, subtract)
+    parts = [
+        multiply((call[i].astype(np.int64) - call.zero(i)) << SUM_SHIFT, *side) for i, side in enumerate(sides)
+    ]
+    return multiply(parts[0] + parts[1], *total) + int(zy)
+
+
+def _checked(infer: Infer) -> Infer:
+    """`infer`, where only fixed-point arithmetic may subtract or clamp to less than int8."""
+
+    def checked(inputs: Sequence[Value | None], attrs: Attrs) -> Sequence[Result]:
+        plain = (attrs["lo"], attrs["hi"]) == (-128, 127) and not attrs.get("subtract")
+        check(bool(attrs["fixed"]) or plain, "lo, hi and subtract need fixed-point arithmetic")
+        return infer(inputs, attrs)
+
+    return checked
+
+
+SUM: Attrs = {"fixed": False, "subtract": False, **RANGE}
+
+
+@op("QLinearAdd", with_mask(_checked(same(0, 1))), 2, SUM, inplace={0: (0, 1)})
 def qlinear_add(call: Call) -> tuple[np.ndarray, np.ndarray]:
-    """a s8, b s8 -> rint(((a - za) sa + (b - zb) sb) / sy) + zy in fp32, clamped[, mask]."""
+    """a s8, b s8 -> rint(((a - za) sa + (b - zb) sb) / sy) + zy in fp32, clamped[, mask].
+
+    `fixed`: in TFLite's integers, with any clamp; `subtract` (of these only): a - b.
+    """
+    if call.attrs["fixed"]:
+        return _saturate(_fixed_sum(call), call.attrs["lo"], call.attrs["hi"])
     (sy, zy), f = _out(call), np.float32
     a = (call[0].astype(f) - f(call.zero(0))) * call.scale(0)
     b = (call[1].astype(f) - f(call.zero(1))) * call.scale(1)
@@ -37,12 +81,23 @@ def _gated(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     return [("s8", a.shape)]
 
 
-@op("QLinearMul", with_mask(_gated), 2, inplace={0: (0,)})
+def product_factor(sa: np.float32, sb: np.float32, sy: np.float32) -> tuple[int, int]:
+    """(multiplier, shift) of TFLite's product; it computes the factor in float32."""
+    return multiplier_and_shift(float(np.float32(sa) * np.float32(sb) / np.float32(sy)))
+
+
+@op("QLinearMul", with_mask(_checked(_gated)), 2, {"fixed": False, **RANGE}, inplace={0: (0,)})
 def qlinear_mul(call: Call) -> tuple[np.ndarray, np.ndarray]:
-    """a s8 (N, *S, C), b s8 of a's shape or (N, 1.., C) -> rint((a - za)(b - zb) sa sb / sy) + zy."""
+    """a s8 (N, *S, C), b s8 of a's shape or (N, 1.., C) -> rint((a - za)(b - zb) sa sb / sy) + zy.
+
+    `fixed`: in TFLite's integers, with any clamp.
+    """
     sy, zy = _out(call)
     scale = np.float32(np.float64(call.scale(0)) * np.float64(call.scale(1)) / np.float64(sy))
     product = (call[0].astype(np.int32) - call.zero(0)) * (call[1].astype(np.int32) - call.zero(1))
+    if call.attrs["fixed"]:
+        factor = product_factor(call.scale(0), call.scale(1), sy)
+        return _saturate(multiply(product, *factor) + int(zy), call.attrs["lo"], call.attrs["hi"])
     return _saturate(np.rint(product.astype(np.float32) * scale) + zy)
 
 

@@ -1,4 +1,8 @@
-"""Pools, float and int8. Integer means keep the operand's scale: rint of the fp32 mean."""
+"""Pools, float and int8. Integer means keep the operand's scale: rint of the fp32 mean.
+
+`rounding` says how an integer mean is rounded: half to "even", "away" from zero, or "up"; the latter two are
+TFLite's, of int8 and of (shifted) uint8. "rescaled" is its MEAN: the sum goes to the result's own scale at once.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trainlet.ir.fixed_point import multiplier_and_shift, multiply
 from trainlet.ir.graph import Attrs, Node, Shape, Value
 from trainlet.ir.ops.table import REQUIRED, Call, Result, check, op, same
 from trainlet.ir.ops.window import Window, out_shape, patches, unpatch, window
 
 POOL: Attrs = {"kernel": REQUIRED, "strides": (), "pads": (), "count_include_pad": False}
 GRAD: Attrs = {**POOL, "x_shape": REQUIRED}
+ROUNDINGS = ("even", "away", "up", "rescaled")
 
 
 def pool_window(x: Shape, attrs: Attrs) -> Window:
@@ -47,7 +53,33 @@ def _counts(s: Window, include_pad: bool) -> np.ndarray:
     return patches(np.ones((1, s.h, s.w, 1)), one).sum((3, 4))
 
 
-@op("AveragePool", _pooled, 1, POOL)
+def _averaged(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
+    check(attrs["rounding"] in ROUNDINGS, f"rounding {attrs['rounding']!r} is none of {', '.join(ROUNDINGS)}")
+    exact = attrs["rounding"] == "even" or not attrs["count_include_pad"]
+    check(exact, "TFLite's means leave the padding out")
+    return _pooled(inputs, attrs)
+
+
+def mean_factor(sx: float, sy: float, count: int) -> tuple[int, int]:
+    """(multiplier, shift) from a sum of `count` integers to their mean in another scale, as TFLite's MEAN has it."""
+    multiplier, shift = multiplier_and_shift(float(sx) / float(sy))
+    extra = min(count.bit_length() - 1, 32, 31 + shift)
+    return (multiplier << extra) // count, shift - extra
+
+
+def _integer_mean(call: Call, total: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    rounding, sums, n = call.attrs["rounding"], total.astype(np.int64), counts.astype(np.int64)
+    if rounding == "up":
+        return (sums + n // 2) // n
+    if rounding == "away":
+        return np.sign(sums) * ((np.abs(sums) + n // 2) // n)
+    s, y = node_pool(call.node), call.node.output
+    check(y.quant is not None, f"result {y.name} needs quantization parameters")
+    factor = mean_factor(float(call.scale(0)), float(call.scales(y)), s.kh * s.kw)
+    return multiply(sums - n * call.zero(0), *factor) + y.quant.zero_point  # type: ignore[union-attr]
+
+
+@op("AveragePool", _averaged, 1, {**POOL, "rounding": "even"})
 def average_pool(call: Call) -> np.ndarray:
     """x f32 or s8 (N, *S, C) -> mean over each window; padding counts only if count_include_pad."""
     s, x = node_pool(call.node), call[0]
@@ -58,6 +90,8 @@ def average_pool(call: Call) -> np.ndarray:
     shape = call.node.output.shape
     if not integer:
         return (total / counts).astype(call.real).reshape(shape)
+    if call.attrs["rounding"] != "even":
+        return np.clip(_integer_mean(call, total, counts), -128, 127).astype(np.int8).reshape(shape)
     mean = total.astype(np.float32) / counts.astype(np.float32)
     return np.clip(np.rint(mean), -128, 127).astype(np.int8).reshape(shape)
 

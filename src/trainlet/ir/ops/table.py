@@ -52,7 +52,8 @@ class Call:
 
 @dataclass(frozen=True)
 class Op:
-    """One row of the table. `inplace`: output index -> operands whose memory it may take over.
+    """One row of the table. `inplace`: output index -> operands whose memory it may take over, those
+    for which `inplace_fits(node, operand)`.
     `view`: the result is the operand's bytes under another shape."""
 
     name: str
@@ -63,6 +64,7 @@ class Op:
     macs: Callable[[Node], int] = lambda node: 0
     inplace: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     view: bool = False
+    inplace_fits: Callable[[Node, int], bool] = lambda node, operand: True
 
 
 OPS: dict[str, Op] = {}
@@ -77,6 +79,7 @@ def op(
     macs: Callable[[Node], int] = lambda node: 0,
     inplace: Mapping[int, tuple[int, ...]] | None = None,
     view: bool = False,
+    inplace_fits: Callable[[Node, int], bool] = lambda node, operand: True,
 ) -> Callable[[Callable[[Call], Any]], Callable[[Call], Any]]:
     """Register the decorated numpy function as the semantics of `name`."""
     counts = (operands, operands) if isinstance(operands, int) else operands
@@ -84,7 +87,7 @@ def op(
     def register(run: Callable[[Call], Any]) -> Callable[[Call], Any]:
         if name in OPS:
             raise GraphError(f"op {name} is registered twice")
-        OPS[name] = Op(name, infer, run, counts, attrs or {}, macs, inplace or {}, view)
+        OPS[name] = Op(name, infer, run, counts, attrs or {}, macs, inplace or {}, view, inplace_fits)
         return run
 
     return register

@@ -13,6 +13,11 @@
 
 static inline int32_t tl_depthwise_scratch_bytes(int32_t kh, int32_t kw) { return 64 * kh * kw; }
 
+/* Taps, and a ring of the rows that one row of dx reads. */
+static inline int32_t tl_depthwise_inplace_scratch_bytes(const tl_conv_shape *s) {
+  return 64 * (s->kh * s->kw + ((s->kh - 1) * s->dh + 1) * s->w);
+}
+
 /* y = saturate(v), v = rint((acc + bias[o]) * scale[o]) + y_zero,  acc = sum (x - x_zero) * w in int32, exact.
  * x: s8 [n][h][w][c]; y: s8 [n][oh][ow][o]; scale: [o]. Padding is 0 after centring.
  * fp32: acc and bias are converted, then one addition, one multiplication, half to even, one addition.
@@ -21,6 +26,14 @@ void tl_conv_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const t
                 const float *scale, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch);
 void tl_depthwise_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
                      const float *scale, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch);
+
+/* The same in integers: v = tl_fixed_multiply(acc + bias[o], multiplier[o], shift[o]) + y_zero, y = v clamped to
+ * lo .. hi, mask: lo <= v <= hi. A float bias is rounded half to even first. */
+void tl_conv_s8_fixed(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
+                      const tl_fixed *to, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch);
+void tl_depthwise_s8_fixed(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w,
+                           const tl_bias *b, const tl_fixed *to, int32_t y_zero, int8_t *y, uint8_t *mask,
+                           void *scratch);
 
 /* y = clip(v, lo, hi), v = conv(x, w) + bias.   mask (or NULL): lo < v < hi.
  * Order per output: from 0, taps (ky, kx) ascending, within a tap c ascending, TL_FMA each; the bias is added last.
@@ -37,6 +50,10 @@ void tl_conv_input_grad(const tl_conv_shape *s, const float *dy, const tl_weight
                         void *scratch);
 void tl_depthwise_input_grad(const tl_conv_shape *s, const float *dy, const tl_weights *w, float *dx,
                              int32_t accumulate, void *scratch);
+
+/* tl_depthwise_input_grad for stride 1 and oh == h, ow == w: dx overwrites dy. The same bits.
+ * scratch: tl_depthwise_inplace_scratch_bytes. */
+void tl_depthwise_input_grad_inplace(const tl_conv_shape *s, float *d, const tl_weights *w, void *scratch);
 
 /* g[o][ky][kx][c] = sum over p = (n, oy, ox) of dy[p][o] * x[n][oy*sh + ky*dh - pt][ox*sw + kx*dw - pl][c], handed to
  * tl_update_row in pieces: row o, columns [kh][kw][k]. No gradient tensor exists; each element is handed over once.

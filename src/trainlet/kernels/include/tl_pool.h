@@ -10,6 +10,16 @@
 
 /* y = saturate(rint(sum / count)), sum in int32, one fp32 division. Same scale and zero point in x and y. */
 void tl_avgpool_s8(const tl_conv_shape *s, const int8_t *x, int32_t zero, int32_t include_pad, int8_t *y);
+
+/* TFLite's integer means, over the elements inside x. Half away from zero; half up; or, of a rescaled mean, the
+ * factor of tl_fixed.h (1 / count included) times sum - count * x_zero, plus y_zero. */
+typedef enum { TL_MEAN_AWAY, TL_MEAN_UP, TL_MEAN_RESCALED } tl_mean_kind;
+typedef struct {
+  tl_mean_kind kind;
+  int32_t x_zero, multiplier, shift, y_zero; /* of TL_MEAN_RESCALED */
+} tl_mean;
+void tl_avgpool_s8_fixed(const tl_conv_shape *s, const int8_t *x, const tl_mean *mean, int8_t *y);
+
 void tl_maxpool_s8(const tl_conv_shape *s, const int8_t *x, int8_t *y);
 
 /* Mean: window in order (ky, kx) from 0, then one division. Maximum: a later element wins only if greater. */

@@ -3,6 +3,7 @@
 #define TL_REQUANTIZE_H
 
 #include "tl_block.h"
+#include "tl_fixed.h"
 #include "tl_weights.h"
 
 /* The saturated v to *y; 1 if v was inside the range of int8, else 0. */
@@ -23,21 +24,41 @@ static inline void tl_mask_or(uint8_t *mask, int32_t first, uint32_t bits, int32
 
 static inline uint32_t tl_mask_bit(const uint8_t *mask, int32_t i) { return ((uint32_t)mask[i >> 3] >> (i & 7)) & 1u; }
 
+/* How a whole convolution goes to int8: exactly one of scale, [o] in fp32, and fixed is set. */
+typedef struct {
+  const float *scale;
+  const tl_fixed *fixed;
+  int32_t y_zero;
+} tl_rescale;
+
 /* What turns the sums of `width` neighbouring outputs into int8. */
 typedef struct {
   tl_f32_lanes bias, scale;
   float zero;
   int32_t width;
+  int32_t fixed, zero_s32, lo, hi; /* fixed: the integers below count, not the floats above */
+  int32_t bias_s32[TL_LANES], multiplier[TL_LANES], shift[TL_LANES];
 } tl_requantizer;
 
-static inline void tl_requantizer_of(tl_requantizer *to, const tl_bias *b, const float *scale, int32_t o, int32_t width,
-                                     int32_t y_zero) {
+/* channels: of the whole convolution. */
+static inline void tl_requantizer_of(tl_requantizer *to, const tl_bias *b, const tl_rescale *by, int32_t channels,
+                                     int32_t o, int32_t width) {
   float bias[TL_LANES];
+  to->width = width;
+  to->fixed = by->fixed != NULL;
+  if (by->fixed) {
+    to->zero_s32 = by->y_zero;
+    to->lo = by->fixed->lo - by->y_zero;
+    to->hi = by->fixed->hi - by->y_zero;
+    tl_load_bias_s32(b, o, width, to->bias_s32);
+    memcpy(to->multiplier, by->fixed->rescale + o, (size_t)width * sizeof *to->multiplier);
+    memcpy(to->shift, by->fixed->rescale + channels + o, (size_t)width * sizeof *to->shift);
+    return;
+  }
   tl_load_bias(b, o, width, TL_LANES, bias);
   memcpy(&to->bias, bias, sizeof bias);
-  tl_get_f32(&to->scale, scale + o, width);
-  to->zero = (float)y_zero;
-  to->width = width;
+  tl_get_f32(&to->scale, by->scale + o, width);
+  to->zero = (float)by->y_zero;
 }
 
 /* tl_clip on every lane. In vector registers a select made of the comparison (written by element, gcc takes the
@@ -63,12 +84,28 @@ static inline uint32_t tl_bits_of(const tl_s32_lanes *flags) {
   return bits;
 }
 
+/* The fixed-point form of tl_requantize_lanes; lo and hi are relative to the zero point. */
+static inline void tl_requantize_fixed(const tl_requantizer *to, const int32_t *acc, int32_t first, int8_t *y,
+                                       uint8_t *mask) {
+  uint32_t bits = 0;
+  for (int32_t j = 0; j < to->width && j < TL_LANES; j++) {
+    int32_t v = tl_fixed_multiply(tl_wrapping_add(acc[j], to->bias_s32[j]), to->multiplier[j], to->shift[j]);
+    bits |= (uint32_t)((v >= to->lo) & (v <= to->hi)) << j;
+    y[first + j] = (int8_t)(tl_clamp_s32(v, to->lo, to->hi) + to->zero_s32);
+  }
+  if (mask) tl_mask_or(mask, first, bits, to->width);
+}
+
 /* v[j] = rint((acc[j] + bias[j]) * scale[j]) + zero to y[first + j] and, unless NULL, mask bit first + j
  * (0 before). */
 static inline void tl_requantize_lanes(const tl_requantizer *to, const int32_t *acc, int32_t first, int8_t *y,
                                        uint8_t *mask) {
   const float shift = 12582912.0f; /* tl_rint in vector form */
   int8_t value[TL_LANES];
+  if (to->fixed) {
+    tl_requantize_fixed(to, acc, first, y, mask);
+    return;
+  }
   tl_s32_lanes sum;
   memcpy(&sum, acc, sizeof sum);
   tl_f32_lanes v = (__builtin_convertvector(sum, tl_f32_lanes) + to->bias) * to->scale;

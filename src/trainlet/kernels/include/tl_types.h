@@ -31,6 +31,7 @@ typedef enum {
 
 /* The weights of a convolution: a base tensor, and optionally a trained subset that overlays it.
  * base:     [o][kh][kw][c/g].
+ * zero:     zero point of quantized weights, subtracted from each as it is read (0: symmetric, or float).
  * trained:  NULL, or [o][kh][kw][k] that replaces input channels channels[0..k-1] (ascending, along c/g).
  *           Depthwise: [k][kh][kw] that replaces the rows of output channels channels[0..k-1].
  * Integer kernels take kinds S8 and F32_MASTER only. */
@@ -41,7 +42,15 @@ typedef struct {
   tl_weight_kind kind_trained;
   const uint16_t *channels;
   int32_t k;
+  int32_t zero;
 } tl_weights;
+
+/* Rescaling in fixed point, as TFLite defines it (tl_fixed.h).
+ * rescale: [2][o], the multipliers, then the shifts; a result is clamped to lo .. hi. */
+typedef struct {
+  const int32_t *rescale;
+  int32_t lo, hi;
+} tl_fixed;
 
 /* At most one pointer is set; none means zero. A float bias of an integer kernel is used as it is, unrounded. */
 typedef struct {

@@ -17,6 +17,9 @@ void tl_load_weights_s16(const tl_weights *w, int32_t taps, int32_t c, int32_t r
 void tl_load_taps(const tl_weights *w, int32_t taps, int32_t channel, float *out, int32_t step);
 void tl_load_taps_s16(const tl_weights *w, int32_t taps, int32_t channel, int16_t *out, int32_t step);
 
+/* The same as integers; a float rounds half to even and saturates. */
+void tl_load_bias_s32(const tl_bias *b, int32_t o, int32_t width, int32_t *out);
+
 /* bias[o + j] to out[j], 0 for width <= j < lanes. */
 void tl_load_bias(const tl_bias *b, int32_t o, int32_t width, int32_t lanes, float *out);
 

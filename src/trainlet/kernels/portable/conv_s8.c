@@ -82,12 +82,12 @@ static void load_panel(sweep *a, const tl_weights *w, int32_t o, int32_t width, 
 }
 
 /* Outputs o .. o+width-1 of all positions. */
-static void conv_lanes(sweep *a, const tl_weights *w, const tl_bias *b, const float *scale, int32_t o, int32_t width,
-                       int32_t y_zero, int8_t *y, uint8_t *mask, int32_t *sums) {
+static void conv_lanes(sweep *a, const tl_weights *w, const tl_bias *b, const tl_rescale *by, int32_t o, int32_t width,
+                       int8_t *y, uint8_t *mask, int32_t *sums) {
   const tl_conv_shape *s = a->s;
   int32_t positions = s->n * s->oh * s->ow, k_all = s->kh * s->kw * (s->c / s->groups);
   tl_requantizer to;
-  tl_requantizer_of(&to, b, scale, o, width, y_zero);
+  tl_requantizer_of(&to, b, by, s->o, o, width);
   if (k_all <= CHUNK) load_panel(a, w, o, width, 0);
   for (int32_t p = 0; p < positions; p += BLOCK) {
     int32_t count = tl_min(BLOCK, positions - p);
@@ -100,8 +100,8 @@ static void conv_lanes(sweep *a, const tl_weights *w, const tl_bias *b, const fl
   }
 }
 
-void tl_conv_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
-                const float *scale, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch) {
+static void conv(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
+                 const tl_rescale *by, int8_t *y, uint8_t *mask, void *scratch) {
   sweep a = {.s = s, .x = x, .x_zero = x_zero, .panel = scratch};
   int32_t *sums = (int32_t *)scratch + 512;
   int32_t og = s->o / s->groups;
@@ -109,5 +109,17 @@ void tl_conv_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const t
   if (mask) memset(mask, 0, (size_t)TL_MASK_BYTES(s->n * s->oh * s->ow * s->o));
   for (a.group = 0; a.group < s->groups; a.group++)
     for (int32_t o = 0; o < og; o += TL_LANES)
-      conv_lanes(&a, w, b, scale, a.group * og + o, tl_min(TL_LANES, og - o), y_zero, y, mask, sums);
+      conv_lanes(&a, w, b, by, a.group * og + o, tl_min(TL_LANES, og - o), y, mask, sums);
+}
+
+void tl_conv_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
+                const float *scale, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch) {
+  const tl_rescale by = {scale, NULL, y_zero};
+  conv(s, x, x_zero, w, b, &by, y, mask, scratch);
+}
+
+void tl_conv_s8_fixed(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
+                      const tl_fixed *to, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch) {
+  const tl_rescale by = {NULL, to, y_zero};
+  conv(s, x, x_zero, w, b, &by, y, mask, scratch);
 }

@@ -44,17 +44,30 @@ static void depthwise_lanes(const tl_conv_shape *s, const int8_t *x, int32_t x_z
   }
 }
 
-void tl_depthwise_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
-                     const float *scale, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch) {
+static void depthwise(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
+                      const tl_rescale *by, int8_t *y, uint8_t *mask, void *scratch) {
   int32_t count = s->kh * s->kw;
   int16_t *taps = scratch;
   if (mask) memset(mask, 0, (size_t)TL_MASK_BYTES(s->n * s->oh * s->ow * s->c));
   for (int32_t c = 0; c < s->c; c += TL_LANES) {
     tl_requantizer to;
     int32_t width = tl_min(TL_LANES, s->c - c);
-    tl_requantizer_of(&to, b, scale, c, width, y_zero);
+    tl_requantizer_of(&to, b, by, s->c, c, width);
     memset(taps, 0, (size_t)(count * TL_LANES) * sizeof *taps);
     for (int32_t j = 0; j < width; j++) tl_load_taps_s16(w, count, c + j, taps + j, TL_LANES);
     depthwise_lanes(s, x, x_zero, taps, &to, c, y, mask);
   }
+}
+
+void tl_depthwise_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
+                     const float *scale, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch) {
+  const tl_rescale by = {scale, NULL, y_zero};
+  depthwise(s, x, x_zero, w, b, &by, y, mask, scratch);
+}
+
+void tl_depthwise_s8_fixed(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w,
+                           const tl_bias *b, const tl_fixed *to, int32_t y_zero, int8_t *y, uint8_t *mask,
+                           void *scratch) {
+  const tl_rescale by = {NULL, to, y_zero};
+  depthwise(s, x, x_zero, w, b, &by, y, mask, scratch);
 }

@@ -1,5 +1,6 @@
 #include "tl_pointwise_s8.h"
 
+#include "tl_fixed.h"
 #include "tl_requantize.h"
 
 /* Elements are independent; eight at a time give one byte of the mask. v: [8]. */
@@ -43,6 +44,44 @@ void tl_mul_s8(const int8_t *a, int32_t a_zero, const int8_t *b, int32_t b_zero,
     for (int32_t c = 0; c < channels; c++) {
       float product = (float)((a[first + c] - a_zero) * (factor[c] - b_zero));
       uint32_t bit = tl_store_s8(tl_rint(product * scale) + (float)y_zero, &y[first + c]);
+      if (mask) tl_mask_or(mask, first + c, bit, 1);
+    }
+  }
+}
+
+/* v, relative to the zero point, to *y; 1 if it was inside lo .. hi. */
+static inline uint32_t store_fixed(int32_t v, int32_t zero, int32_t lo, int32_t hi, int8_t *y) {
+  *y = (int8_t)(tl_clamp_s32(v, lo - zero, hi - zero) + zero);
+  return (uint32_t)((v >= lo - zero) & (v <= hi - zero));
+}
+
+void tl_add_s8_fixed(const int8_t *a, tl_fixed_side of_a, const int8_t *b, tl_fixed_side of_b, tl_fixed_side of_y,
+                     int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t count) {
+  uint32_t bits = 0;
+  for (int32_t i = 0; i < count; i++) {
+    int32_t left = tl_fixed_multiply((a[i] - of_a.zero) * (1 << 20), of_a.multiplier, of_a.shift);
+    int32_t right = tl_fixed_multiply((b[i] - of_b.zero) * (1 << 20), of_b.multiplier, of_b.shift);
+    int32_t v = tl_fixed_multiply(left + right, of_y.multiplier, of_y.shift);
+    bits |= store_fixed(v, of_y.zero, lo, hi, &y[i]) << (i & 7);
+    if ((i & 7) == 7 || i == count - 1) {
+      if (mask) mask[i >> 3] = (uint8_t)bits;
+      bits = 0;
+    }
+  }
+}
+
+void tl_mul_s8_fixed(const int8_t *a, int32_t a_zero, const int8_t *b, int32_t b_zero, int32_t b_per_channel,
+                     tl_fixed_side of_y, int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t batch,
+                     int32_t positions, int32_t channels) {
+  int32_t rows = batch * positions;
+  if (mask) memset(mask, 0, (size_t)TL_MASK_BYTES(rows * channels));
+  for (int32_t row = 0; row < rows; row++) {
+    int32_t first = row * channels;
+    const int8_t *factor = b + (b_per_channel ? row / positions : row) * channels;
+    for (int32_t c = 0; c < channels; c++) {
+      int32_t product = (a[first + c] - a_zero) * (factor[c] - b_zero);
+      int32_t v = tl_fixed_multiply(product, of_y.multiplier, of_y.shift);
+      uint32_t bit = store_fixed(v, of_y.zero, lo, hi, &y[first + c]);
       if (mask) tl_mask_or(mask, first + c, bit, 1);
     }
   }

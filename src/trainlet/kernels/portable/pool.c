@@ -2,6 +2,7 @@
 #include "tl_pool.h"
 
 #include "tl_block.h"
+#include "tl_fixed.h"
 #include "tl_window.h"
 
 /* The taps of one window that lie inside x, and the input pixel of tap (0, 0). */
@@ -38,6 +39,33 @@ void tl_avgpool_s8(const tl_conv_shape *s, const int8_t *x, int32_t zero, int32_
           sum += lanes;
         }
       for (int32_t j = 0; j < width; j++) y[p * s->c + c + j] = tl_saturate_s8(tl_rint((float)sum[j] / count));
+    }
+  }
+}
+
+/* sum / count as `mean` rounds it, before saturation. */
+static int32_t fixed_mean(const tl_mean *mean, int32_t sum, int32_t count) {
+  if (mean->kind == TL_MEAN_RESCALED)
+    return tl_fixed_multiply(sum - count * mean->x_zero, mean->multiplier, mean->shift) + mean->y_zero;
+  if (mean->kind == TL_MEAN_AWAY) return (sum + (sum > 0 ? count / 2 : -(count / 2))) / count;
+  /* floor; 128 keeps the numerator positive */
+  return (sum + count / 2 + 128 * count) / count - 128;
+}
+
+void tl_avgpool_s8_fixed(const tl_conv_shape *s, const int8_t *x, const tl_mean *mean, int8_t *y) {
+  int32_t positions = s->n * s->oh * s->ow;
+  for (int32_t p = 0; p < positions; p++) {
+    window at = window_of(s, p);
+    for (int32_t c = 0; c < s->c; c += TL_LANES) {
+      int32_t width = tl_min(TL_LANES, s->c - c);
+      tl_s32_lanes sum = {0}, lanes;
+      for (int32_t ky = at.ky0; ky < at.ky1; ky++)
+        for (int32_t kx = at.kx0; kx < at.kx1; kx++) {
+          tl_get_s8(&lanes, x + under(s, &at, ky, kx, c), width);
+          sum += lanes;
+        }
+      for (int32_t j = 0; j < width; j++)
+        y[p * s->c + c + j] = (int8_t)tl_clamp_s32(fixed_mean(mean, sum[j], at.count), -128, 127);
     }
   }
 }

@@ -11,9 +11,10 @@ const char *tl_store_words(tl_store_status status) {
     case TL_STORE_EMPTY: return "nothing is saved yet: start from the factory state";
     case TL_STORE_OTHER_MODEL: return "the saved state belongs to another model: start from the factory state";
     case TL_STORE_DAMAGED: return "the saved state is damaged: start from the factory state and check the flash";
+    case TL_STORE_UNREADABLE: return "neither slot can be read: start from the factory state and check the flash";
     case TL_STORE_TOO_LARGE: return "the state does not fit a slot: give each slot TL_STORE_SLOT_BYTES";
     case TL_STORE_BAD_FLASH: return "the flash description is impossible: check unit, slot_size and the hooks";
-    case TL_STORE_FLASH_ERROR: return "a flash operation failed: what was saved before is still there";
+    case TL_STORE_FLASH_ERROR: return "a flash operation failed: check the flash and its hooks";
     case TL_STORE_NOT_WRITTEN: return "the flash did not keep what was written: what was saved before is still there";
   }
   return "unknown status";
@@ -118,7 +119,7 @@ tl_store_status tl_store_load(const tl_store_flash *flash, tl_store_model_id mod
   if (either(s, TL_SLOT_OTHER_MODEL)) return TL_STORE_OTHER_MODEL;
   if (either(s, TL_SLOT_DAMAGED)) return TL_STORE_DAMAGED;
   const int unreadable = s[0].state == TL_SLOT_UNREADABLE && s[1].state == TL_SLOT_UNREADABLE;
-  return unreadable ? TL_STORE_FLASH_ERROR : TL_STORE_EMPTY;
+  return unreadable ? TL_STORE_UNREADABLE : TL_STORE_EMPTY;
 }
 
 /* Where the next record goes: never over the newest one; over another model's only if there is no other place. */
@@ -130,7 +131,7 @@ static int next_slot(const tl_store_slot s[2]) {
   return first;
 }
 
-/* One more than any sequence of this model, also that of a damaged record: its read error may have been a passing one. */
+/* One more than any sequence of this model, a damaged record's too: its read error may have been a passing one. */
 static uint32_t next_sequence(const tl_store_slot s[2]) {
   uint32_t last = 0;
   int found = 0;
@@ -162,7 +163,8 @@ static tl_store_status write_payload(const tl_store_flash *f, int slot, const tl
   return payload_is(f, slot, s->length, s->payload_crc) ? TL_STORE_OK : TL_STORE_NOT_WRITTEN;
 }
 
-static tl_store_status write_header(const tl_store_flash *f, int slot, const tl_store_slot *s, tl_store_model_id model) {
+static tl_store_status write_header(const tl_store_flash *f, int slot, const tl_store_slot *s,
+                                    tl_store_model_id model) {
   uint8_t h[TL_STORE_HEADER_BYTES], back[TL_STORE_HEADER_BYTES];
   put32(h, MAGIC);
   put32(h + 4, s->sequence);

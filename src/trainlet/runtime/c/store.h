@@ -53,17 +53,18 @@ typedef enum {
   TL_STORE_EMPTY,       /* no record: start from the factory state */
   TL_STORE_OTHER_MODEL, /* only records of another model, or of another length */
   TL_STORE_DAMAGED,     /* only a record whose payload fails its CRC: worn flash, or somebody wrote there */
+  TL_STORE_UNREADABLE,  /* neither slot can be read: both torn, or erased on a part that cannot read that */
   TL_STORE_TOO_LARGE,   /* the state does not fit a slot: see TL_STORE_SLOT_BYTES */
   TL_STORE_BAD_FLASH,   /* unit or slot_size is impossible, or a hook is missing */
-  TL_STORE_FLASH_ERROR, /* a hook failed; the record that was there still is */
+  TL_STORE_FLASH_ERROR, /* a hook failed; a save leaves the record that was there */
   TL_STORE_NOT_WRITTEN  /* what was programmed reads back differently; the record that was there still is */
 } tl_store_status;
 
 /* A status as a sentence for a log. */
 const char *tl_store_words(tl_store_status status);
 
-/* The newest valid record of `model` into dst, `length` bytes. dst is written only if there is such a record.
- * TL_STORE_FLASH_ERROR where neither slot can be read: a fault, or erased flash on parts that cannot read that. */
+/* The newest valid record of `model` into dst, `length` bytes. dst is written only if there is such a record;
+ * on EMPTY, OTHER_MODEL, DAMAGED and UNREADABLE go on with the factory state, a save then makes things good again. */
 tl_store_status tl_store_load(const tl_store_flash *flash, tl_store_model_id model, void *dst, uint32_t length);
 
 /* One more record. Replaces the older of this model's two; records of other models only where there is no other

@@ -44,6 +44,7 @@ def conv(g: Adjoint, node: Node, dy: Value) -> None:
         )
     if g.wants(x):
         attrs = {**geometry, "x_shape": x.shape, "integer": node.op == "ConvInteger"}
+        attrs["w_zero"] = node.attrs.get("w_zero", 0)
         g.give(x, g.emit("ConvInputGrad", [dy, w], attrs, name=f"d_{x.name}", source=node.source))
 
 

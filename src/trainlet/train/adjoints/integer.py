@@ -1,6 +1,7 @@
 """Adjoints of int8 arithmetic: straight through the rounding, masked by the clamp (int8.md, "Backward").
 
-The gradient of an int8 value is with respect to the integer, in fp32.
+The gradient of an int8 value is with respect to the integer, in fp32. Where the forward pass scales in fixed
+point, the gradient uses the real number that the fixed-point one stands for.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from trainlet.ir import Node, Value
+from trainlet.ir.fixed_point import real_factors
 from trainlet.train.adjoint import Adjoint, adjoint, constant_scale
 
 
@@ -15,7 +17,10 @@ from trainlet.train.adjoint import Adjoint, adjoint, constant_scale
 def requantize(g: Adjoint, node: Node, dy: Value) -> None:
     """y = clamp(rint((acc + bias) scale) + zero).   d_acc = mask ? dy * scale : 0;   d_bias = sum of d_acc."""
     acc, bias, scale = node.inputs
-    assert acc is not None and bias is not None
+    assert acc is not None and bias is not None and scale is not None
+    if scale.dtype == "s32":
+        factors = real_factors(g.builder.constants[scale.name].data)
+        scale = g.builder.constant(f"{scale.name}.real", factors)
     d_acc = g.emit("RequantizeGrad", [dy, scale, node.outputs[1]], name=f"d_{acc.name}", source=node.source)
     if g.wants(bias):
         g.give(bias, g.emit("BiasGrad", [d_acc], name=f"d_{bias.name}", source=node.source))
@@ -25,11 +30,11 @@ def requantize(g: Adjoint, node: Node, dy: Value) -> None:
 
 @adjoint("QLinearAdd")
 def qlinear_add(g: Adjoint, node: Node, dy: Value) -> None:
-    """y = clamp(rint((a' sa + b' sb) / sy) + zy).   da = mask ? dy sa / sy : 0, and b alike."""
+    """y = clamp(rint((a' sa +- b' sb) / sy) + zy).   da = mask ? dy sa / sy : 0, and b alike, with its sign."""
     sy = constant_scale(g, node.output)
-    for x in node.operands():
+    for x, sign in zip(node.operands(), (1, -1 if node.attrs["subtract"] else 1), strict=True):
         if g.wants(x):
-            factor = float(np.float32(constant_scale(g, x) / sy))
+            factor = sign * float(np.float32(constant_scale(g, x) / sy))
             attrs = {"factor": factor}
             g.give(x, g.emit("MaskGrad", [dy, node.outputs[1]], attrs, name=f"d_{x.name}", source=node.source))
 

@@ -1,0 +1,112 @@
+/* Trains an emitted program with samples that arrive in a file, and sends back what came of it.
+ *
+ * job.bin     u32 steps, u32 calls per update, u32 seed; one sample; then per step: f32 learning rate, labels, samples
+ * result.bin  the outputs of the first sample; then per step: f32 loss, outputs; then the state, u32 stack bytes used
+ *
+ * program_config.h, written for each program, names its functions and sizes.
+ */
+#include "board.h"
+#include "program_config.h"
+#include "semihosting.h"
+
+enum { EXIT_INPUT = 3 };
+
+typedef struct {
+  uint32_t steps, calls_per_update, seed;
+} job;
+
+/* The program's memory, at the end of RAM: padded in front so that it ends where the fence can stand. */
+static struct {
+  uint8_t pad[(32 - sizeof(TL_CONTEXT) % 32) % 32];
+  TL_CONTEXT program;
+} memory __attribute__((aligned(32), section(".program_context")));
+
+static float outputs[TL_OUTPUTS];
+static uint32_t labels[(TL_LABEL_BYTES + 3) / 4];
+
+/* Samples come straight to where the program keeps them, if its author could say where that is. */
+#ifdef TL_TRAIN_INPUT
+#define PREDICT_SAMPLE (void *)((uint8_t *)memory.program.arena + TL_PREDICT_INPUT)
+#define TRAIN_SAMPLES (void *)((uint8_t *)memory.program.arena + TL_TRAIN_INPUT)
+#else
+static uint32_t samples[(TL_BATCH * TL_SAMPLE_BYTES + 3) / 4];
+#define PREDICT_SAMPLE (void *)samples
+#define TRAIN_SAMPLES (void *)samples
+#endif
+
+static int32_t in, out;
+
+static void get(void *to, uint32_t size) {
+  if (tl_file_read(in, to, size) != 0) {
+    tl_console("job.bin is too short\n");
+    tl_exit(EXIT_INPUT);
+  }
+}
+
+static void put(const void *from, uint32_t size) {
+  if (tl_file_write(out, from, size) != 0) tl_exit(EXIT_INPUT);
+}
+
+static void train(const job *j) {
+  uint32_t calls = 0;
+  for (uint32_t step = 0; step < j->steps; step++) {
+    float lr;
+    get(&lr, sizeof lr);
+    get(labels, TL_LABEL_BYTES);
+    get(TRAIN_SAMPLES, TL_BATCH * TL_SAMPLE_BYTES);
+#ifdef TL_APPLY
+    const float loss = TL_TRAIN(&memory.program, TRAIN_SAMPLES, (const void *)labels);
+#else
+    const float loss = TL_TRAIN(&memory.program, TRAIN_SAMPLES, (const void *)labels, lr);
+#endif
+    put(&loss, sizeof loss);
+    put(TL_LOGITS(&memory.program), TL_BATCH * sizeof outputs);
+    if (++calls == j->calls_per_update) {
+      calls = 0;
+#ifdef TL_APPLY
+      TL_APPLY(&memory.program, lr);
+#endif
+    }
+  }
+}
+
+void tl_main(void) {
+  job j;
+  in = tl_file_open("job.bin", 7, TL_FILE_READ);
+  out = tl_file_open("result.bin", 10, TL_FILE_WRITE);
+  if (in < 0 || out < 0) {
+    tl_console("job.bin or result.bin cannot be opened\n");
+    tl_exit(EXIT_INPUT);
+  }
+  get(&j, sizeof j);
+  TL_INIT(&memory.program, j.seed);
+  get(PREDICT_SAMPLE, TL_SAMPLE_BYTES);
+  TL_PREDICT(&memory.program, PREDICT_SAMPLE, outputs);
+  put(outputs, sizeof outputs);
+  train(&j);
+  put(memory.program.state, TL_STATE_BYTES);
+  const uint32_t stack = tl_stack_used();
+  put(&stack, sizeof stack);
+  tl_file_close(in);
+  tl_file_close(out);
+  tl_exit(0);
+}
+
+/* The member of the context at an address, or the last that ends before it. */
+const char *tl_context_part(uint32_t at, uint32_t *offset) {
+  static const char *const names[] = {"scratch", "arena", "state"};
+  const uint32_t starts[] = {(uint32_t)memory.program.scratch, (uint32_t)memory.program.arena,
+                             (uint32_t)memory.program.state};
+  const uint32_t sizes[] = {sizeof memory.program.scratch, sizeof memory.program.arena, sizeof memory.program.state};
+  int last = -1;
+  for (int i = 0; i < 3; i++) {
+    if (at >= starts[i] && (last < 0 || starts[i] > starts[last])) last = i;
+  }
+  if (last < 0) {
+    *offset = at - (uint32_t)tl_bss_start;
+    return "firmware's own variables";
+  }
+  *offset = at - starts[last];
+  if (*offset >= sizes[last]) *offset -= sizes[last];
+  return names[last];
+}

@@ -1,0 +1,11 @@
+/* All of libc that an emitted program calls; memory.c holds the bodies. */
+#ifndef TL_STRING_H
+#define TL_STRING_H
+
+#include <stddef.h>
+
+void *memcpy(void *restrict to, const void *restrict from, size_t size);
+void *memmove(void *to, const void *from, size_t size);
+void *memset(void *to, int value, size_t size);
+
+#endif
