@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from benchmarks import ram_table, step_time
-from benchmarks.tables import MODELS, ROOT
+from benchmarks.tables import MODELS, ROOT, replace_between
 
 
 def main() -> None:
@@ -16,17 +16,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=step_time.DATA, help="images for the steps")
     parser.add_argument("--rounds", type=int, default=100, help="timed steps of each (at least 50)")
     parser.add_argument("--json", type=Path, default=ROOT / "runs" / "bench.json")
+    parser.add_argument("--document", type=Path, help="also put the tables into this file, between its marks")
     args = parser.parse_args()
-    results = {}
-    print("# Memory\n")
-    results["memory"] = ram_table.measure(args.models)
-    print(ram_table.text(results["memory"]))
-    print("# Time of one training step\n")
+    results = {"memory": ram_table.measure(args.models)}
+    tables = {"memory": ram_table.text(results["memory"])}
+    print(f"# Memory\n\n{tables['memory']}", flush=True)
     results["step"] = step_time.measure(args.models, args.data, max(50, args.rounds))
-    print(step_time.text(results["step"]))
+    tables["step"] = step_time.text(results["step"])
+    print(f"# Time of one training step\n\n{tables['step']}")
     args.json.parent.mkdir(parents=True, exist_ok=True)
     args.json.write_text(json.dumps(results, indent=1))
     print(f"numbers: {args.json}")
+    if args.document:
+        text = args.document.read_text()
+        for name, table in tables.items():
+            text = replace_between(text, name, table)
+        args.document.write_text(text)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,18 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([line(header), f"|{rule}|", *map(line, cells)])
 
 
+def replace_between(document: str, name: str, text: str) -> str:
+    """The document with `text` between its lines <!-- name --> and <!-- /name -->.
+
+    Raises ValueError where it has no such lines.
+    """
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    if start not in document or end not in document:
+        raise ValueError(f"no lines {start.strip()} and {end} to write between")
+    before, rest = document.split(start, 1)
+    return f"{before}{start}\n{text}\n{end}{rest.split(end, 1)[1]}"
+
+
 def find_model(folder: Path, name: str) -> Path | None:
     """The network's file in `folder`, or None where it is not there."""
     path = folder / f"{name}.json"

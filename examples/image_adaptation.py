@@ -293,8 +293,8 @@ def heading(rows: Sequence[Row], log: Log) -> str:
         f"{row.model}; {images} training images, all test images, no augmentation; SGD without momentum,\n"
         f"warm-up over a tenth of the run, then a cosine; {count}. The rate of a cell, in brackets, is the\n"
         f"best of {rates} on {VALIDATION_SHARE:.0%} of the\n"
-        f"training images, after {search_epochs(row)} epochs on the others; then the network was trained on all\n"
-        "of them. Test accuracy in percent.\n"
+        f"training images, after {search_epochs(row)} epochs on the others; then the network was trained on\n"
+        "all of them. Test accuracy in percent.\n"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from trainlet.errors import GraphError
 from trainlet.ir import Graph, verify
@@ -11,6 +11,7 @@ from trainlet.passes.fold import fold_constants, fold_overlays
 from trainlet.passes.fuse import fuse
 from trainlet.passes.inplace import reuse_in_place
 from trainlet.passes.reorder import reorder
+from trainlet.passes.stream import stream_rows
 
 PASSES: dict[str, Callable[[Graph], Graph]] = {
     "fold-constants": fold_constants,
@@ -18,12 +19,13 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "eliminate-dead": eliminate_dead,
     "fuse": fuse,
     "reorder": reorder,
+    "stream-rows": stream_rows,
     "reuse-in-place": reuse_in_place,
 }
 
 
 def run_passes(
-    graph: Graph, names: list[str] | None = None, watch: Callable[[str, Graph], None] = lambda name, graph: None
+    graph: Graph, names: Sequence[str] | None = None, watch: Callable[[str, Graph], None] = lambda name, graph: None
 ) -> Graph:
     """`graph` after the named passes (all of them by default); watch(name, graph) is called after each.
 

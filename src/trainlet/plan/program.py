@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trainlet.errors import BudgetError
@@ -91,13 +91,14 @@ def plan(
     scratch: Callable[[Node], int],
     budget_bytes: int | None = None,
     watch: Watch = lambda name, graph: None,
+    passes: Sequence[str] | None = None,
 ) -> Program:
     """Order, offsets and sizes of every function; scratch(node) is what the backend's kernel needs.
 
-    Functions run one at a time and share the arena. Raises BudgetError, naming what is alive at
+    Functions run one at a time and share the arena. `passes`: other than all of them, in order. Raises BudgetError, naming what is alive at
     the peak, when arena + state + scratch exceed budget_bytes.
     """
-    graphs = {name: run_passes(graph, watch=watch) for name, graph in module.functions.items()}
+    graphs = {name: run_passes(graph, passes, watch) for name, graph in module.functions.items()}
     state = {k: t for g in graphs.values() for k, t in g.state.items()}
     constants = {k: t for g in graphs.values() for k, t in g.constants.items()}
     offsets, state_bytes = _stack(state)

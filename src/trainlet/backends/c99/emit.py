@@ -21,7 +21,7 @@ from trainlet.plan.program import Function, Program
 KERNEL_FOLDER = Path(trainlet.__file__).parent / "kernels"
 INCLUDES = (
     "tl_conv.h", "tl_loss.h", "tl_math.h", "tl_matmul.h", "tl_pointwise_f32.h", "tl_pointwise_s8.h",
-    "tl_pool.h", "tl_program.h", "tl_shape.h", "tl_update.h",
+    "tl_pool.h", "tl_program.h", "tl_shape.h", "tl_stream.h", "tl_update.h",
 )
 
 

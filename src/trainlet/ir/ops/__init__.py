@@ -9,6 +9,7 @@ from trainlet.ir.ops import (  # noqa: F401  (importing a family registers its o
     optimizers,
     pooling,
     shapes,
+    stream,
 )
 from trainlet.ir.ops.table import OPS, Call, Op, infer_node
 

@@ -1,0 +1,46 @@
+"""The call that streams a chain of convolutions row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from trainlet.backends.c99.writer import CONV_SCRATCH_BYTES, Writer, kernel, number
+from trainlet.ir import Node
+from trainlet.ir.ops.stream import stage_window, stages
+
+
+def _scratch(n: Node) -> int:
+    windows = [stage_window(p) for p in stages(n.inputs, n.attrs) if p.op == "QLinearConv"]
+    return max(64 * s.kh * s.kw if s.depthwise else CONV_SCRATCH_BYTES for s in windows)
+
+
+def _stage(c: Writer, part: Node, chain_input: Node) -> str:
+    """Initializer of one tl_stream_stage."""
+    s, x, y = stage_window(part), part.inputs[0], part.output
+    assert x is not None
+    fields = {"shape": c.shape(s), "x_zero": c.zero(x), "y_zero": c.zero(y)}
+    if part.op == "QLinearAdd":
+        b = chain_input.inputs[0]
+        assert b is not None
+        fields |= {"kind": "TL_STREAM_ADD", "b_zero": c.zero(b)}
+        fields |= {k: number(c.scale(v)) for k, v in (("x_scale", x), ("b_scale", b), ("y_scale", y))}
+    else:
+        w, bias, scale = part.inputs[1:4]
+        assert bias is not None
+        fields |= {
+            "kind": "TL_STREAM_DEPTHWISE" if s.depthwise else "TL_STREAM_CONV",
+            "weights": f"{{TL_W_S8, {c.ptr(w)}, NULL, TL_W_S8, NULL, 0}}",
+            "bias": f"{{{c.ptr(bias)}, NULL}}",
+            "scale": c.ptr(scale),
+        }
+    return "{" + ", ".join(f".{k} = {v}" for k, v in fields.items()) + "}"
+
+
+@kernel("StreamRows", scratch=_scratch)
+def stream_rows(c: Writer, n: Node) -> Iterable[str]:
+    parts = stages(n.inputs, n.attrs)
+    yield "const tl_stream_stage stages[] = {"
+    for part in parts:
+        yield f"  {_stage(c, part, n)},"
+    yield "};"
+    yield f"tl_stream_s8(stages, {len(parts)}, {c.ptr(n.inputs[0])}, {c.ptr(n.output)}, {c.ptr(n.outputs[1])}, scratch);"
