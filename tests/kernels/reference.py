@@ -186,3 +186,7 @@ def stored_step(stored, master, w, fraction, step, u):
     d = np.rint(step) if master == NEAREST else np.floor(step + u)
     new = w.astype(np.int64) - np.clip(d, -1e15, 1e15).astype(np.int64)
     return np.clip(new, -(2**31), 2**31 - 1).astype(np.int32), fraction
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
