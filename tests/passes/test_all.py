@@ -12,7 +12,9 @@ from trainlet.ir import Graph, interpret, verify
 from trainlet.passes import PASSES, run_passes
 
 QUICK = settings(
-    max_examples=40, deadline=None, derandomize=True,
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 
@@ -61,7 +63,9 @@ def test_no_gradient_tensor_of_a_trained_weight_is_left_in_an_immediate_step(t: 
     trained = {p.tensors["w"].value.shape for p in t.module.parameters}
     assert trained
     assert not [n for n in graph.nodes if n.op in ("ConvWeightGrad", "BiasGrad", "Update")]
-    assert not [n for n in graph.nodes if n.op in ("ConvInteger", "Requantize", "OverlayChannels", "RoundMaster")]
+    assert not [
+        n for n in graph.nodes if n.op in ("ConvInteger", "Requantize", "OverlayChannels", "RoundMaster")
+    ]
 
 
 def test_unknown_pass_is_refused_with_the_known_ones() -> None:

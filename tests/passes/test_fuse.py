@@ -24,7 +24,8 @@ def test_convolution_and_requantization_become_one_with_the_mask() -> None:
           return y, m
         }}""",
         f"""{head}
-          y: s8[1,2,2,3] q(0.25, -1), m: u1[1,2,2,3] = QLinearConv(x, w, b, s, t, c) {{strides=(1, 1)}} @"net:/conv"
+          y: s8[1,2,2,3] q(0.25, -1), m: u1[1,2,2,3] =
+            QLinearConv(x, w, b, s, t, c) {{strides=(1, 1)}} @"net:/conv"
           return y, m
         }}""",
     )
@@ -40,6 +41,21 @@ def test_sum_that_something_else_reads_is_not_fused_away() -> None:
           acc: s32[1,2,2,3] = ConvInteger(x, w)
           y: s8[1,2,2,3] q(0.25, -1) = Requantize(acc, b, s)
           return y, acc
+        }""",
+    )
+
+
+def test_sum_with_two_readers_is_computed_once() -> None:
+    assert_stays(
+        fuse,
+        """graph g(x: s8[1,2,2,4] q(0.5, 3)) {
+          const w: s8[3,1,1,4]
+          const b: s32[3]
+          const s: f32[3]
+          acc: s32[1,2,2,3] = ConvInteger(x, w)
+          y: s8[1,2,2,3] q(0.25, -1) = Requantize(acc, b, s)
+          z: s8[1,2,2,3] q(0.75, 9) = Requantize(acc, b, s)
+          return y, z
         }""",
     )
 
@@ -140,7 +156,10 @@ def test_input_gradient_is_accumulated_onto_the_other_path(operands: str) -> Non
           d_x: f32[1,2,2,4] = Add({operands})
           return d_x
         }}""",
-        f"{head} {other} d_x: f32[1,2,2,4] = ConvInputGrad(dy, w, other) {{x_shape=(1, 2, 2, 4)}} return d_x }}",
+        f"""{head} {other}
+          d_x: f32[1,2,2,4] = ConvInputGrad(dy, w, other) {{x_shape=(1, 2, 2, 4)}}
+          return d_x
+        }}""",
     )
 
 
@@ -172,6 +191,20 @@ def test_broadcast_sum_is_not_an_addend() -> None:
           d_a: f32[1,2,2,4] = ConvInputGrad(dy, w) {x_shape=(1, 2, 2, 4)}
           d_x: f32[1,2,2,4] = Add(d_a, other)
           return d_x
+        }""",
+    )
+
+
+def test_gradient_with_another_reader_is_no_addend() -> None:
+    assert_stays(
+        fuse,
+        """graph g(dy: f32[1,2,2,3], z: f32[1,2,2,4]) {
+          const w: f32[3,1,1,4]
+          other: f32[1,2,2,4] = Tanh(z)
+          d_a: f32[1,2,2,4] = ConvInputGrad(dy, w) {x_shape=(1, 2, 2, 4)}
+          d_x: f32[1,2,2,4] = Add(d_a, other)
+          d_b: f32[4] = BiasGrad(d_a)
+          return d_x, d_b
         }""",
     )
 

@@ -68,9 +68,7 @@ def test_operand_that_is_read_later_through_a_view_is_not_overwritten() -> None:
 
 
 def test_value_read_twice_by_one_node_is_not_overwritten() -> None:
-    assert_stays(
-        reuse_in_place, "graph g(x: f32[1,4]) { y: f32[1,4] = Mul(x, x) return y }"
-    )
+    assert_stays(reuse_in_place, "graph g(x: f32[1,4]) { y: f32[1,4] = Mul(x, x) return y }")
 
 
 def test_view_of_the_overwritten_operand_is_not_the_other_operand() -> None:

@@ -38,11 +38,14 @@ def test_every_activation_gets_the_batch() -> None:
     )
 
 
-@pytest.mark.parametrize("line", [
-    "y: f32[4,2] = Reshape(x) {shape=(4, 2)}",
-    "y: f32[4,2] = Transpose(x) {perm=(1, 0)}",
-    "y: f32[1,4] = ReduceSum(x) {shape=(1, 4)}",
-])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "y: f32[4,2] = Reshape(x) {shape=(4, 2)}",
+        "y: f32[4,2] = Transpose(x) {perm=(1, 0)}",
+        "y: f32[1,4] = ReduceSum(x) {shape=(1, 4)}",
+    ],
+)
 def test_layer_that_mixes_samples_is_named(line: str) -> None:
     graph = parse_graph(f'graph g(x: f32[2,4]) {{ {line} @"net:/mix" return y }}')
     with pytest.raises(ModelError, match="net:/mix"):

@@ -88,3 +88,39 @@ def test_what_training_needs_is_not_streamed_away():
     step = run_passes(module.functions["step"])
     assert not [n for n in step.nodes if n.op == "StreamRows"]
     assert dataclasses.is_dataclass(step)
+
+
+HALVES = """graph g(x: s8[1,16,16,2] q(0.5, 3)) {
+  const w: s8[8,3,3,2]
+  const b: s32[8]
+  const s: f32[8]
+  const v: s8[2,3,3,8]
+  const c: s32[2]
+  const t: f32[2]
+  wide: s8[1,14,14,8] q(0.25, -1) = QLinearConv(x, w, b, s)
+  y: s8[1,12,12,2] q(0.25, -1) = QLinearConv(wide, v, c, t)
+  return y
+}"""
+
+
+def test_two_convolutions_stream():
+    assert [n.op for n in stream_rows(parse_graph(HALVES, shapes_only=True)).nodes] == ["StreamRows"]
+
+
+def test_output_between_two_convolutions_is_kept():
+    graph = parse_graph(HALVES.replace("return y", "return y, wide"), shapes_only=True)
+    assert stream_rows(graph) == graph
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("QLinearConv(x, w, b, s)", "QLinearConv(x, w, b, s) {w_zero=3}"),
+        ("QLinearConv(x, w, b, s)", "QLinearConv(x, w, b, s2) {lo=-1}"),
+        ("QLinearConv(x, w, b, s)", "QLinearConv(x, w, b, s2)"),
+    ],
+)
+def test_arithmetic_that_a_stream_does_not_hold_is_left_alone(old, new):
+    text = HALVES.replace("const s: f32[8]", "const s: f32[8] const s2: s32[2,8]").replace(old, new)
+    graph = parse_graph(text, shapes_only=True)
+    assert [n.op for n in stream_rows(graph).nodes] == ["QLinearConv", "QLinearConv"]

@@ -78,7 +78,7 @@ def _name_contents(node: Node, contents: dict[str, str]) -> None:
 
 
 def _check_aliases(graph: Graph, node: Node, memory: Memory) -> None:
-    """A result may lie on an operand only exactly, and only if the op allows it or it is the state's new value."""
+    """A result may lie on an operand only exactly, where the op allows it or it is the state's new value."""
     spans = [memory.span(v) for v in node.outputs]
     for i, span in enumerate(spans):
         assert not any(overlap(span, other) for other in spans[:i]), f"results of {node.output.name} overlap"

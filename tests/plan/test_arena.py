@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from trainlet.plan.arena import ALIGNMENT, Placement, place
 from trainlet.plan.liveness import LiveRange, live_bytes
 
-QUICK = settings(max_examples=150, deadline=None, derandomize=True)
+QUICK = settings(max_examples=80, deadline=None, derandomize=True)
 
 
 @st.composite

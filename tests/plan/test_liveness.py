@@ -28,7 +28,12 @@ def test_value_lives_from_its_producer_to_its_last_reader() -> None:
         }""".replace("m: u1[1,4] = Clip(x)", "k: f32[1,4], m: u1[1,4] = Clip(x)")
     )
     assert found == {
-        "x": (16, -1, 1), "a": (16, 0, 3), "k": (16, 1, 1), "m": (1, 1, 1), "b": (16, 2, 3), "c": (16, 3, 4),
+        "x": (16, -1, 1),
+        "a": (16, 0, 3),
+        "k": (16, 1, 1),
+        "m": (1, 1, 1),
+        "b": (16, 2, 3),
+        "c": (16, 3, 4),
     }
 
 
@@ -45,7 +50,9 @@ def test_view_keeps_its_operand_alive_and_takes_no_memory() -> None:
 
 
 def test_result_in_place_extends_its_operand() -> None:
-    found = ranges("graph g(x: f32[1,4]) { a: f32[1,4] = Tanh(x) {inplace=0} b: f32[1,4] = Tanh(a) return b }")
+    found = ranges(
+        "graph g(x: f32[1,4]) { a: f32[1,4] = Tanh(x) {inplace=0} b: f32[1,4] = Tanh(a) return b }"
+    )
     assert found == {"x": (16, -1, 1), "b": (16, 1, 2)}
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from tests.passes.texts import parse_graph
 from tests.plan.memory import Memory, planned, walk
 from tests.train.networks import Net, case
 from tests.train.random_networks import Training, trainings
 from trainlet.errors import BudgetError
 from trainlet.ir import Graph, Node, interpret
+from trainlet.ir.text import parse_graph
 from trainlet.plan.arena import ALIGNMENT
 from trainlet.plan.program import Function, plan
 
@@ -39,7 +39,9 @@ def test_every_arena_tensor_lies_inside_the_arena(t: Training) -> None:
         for v in function.graph.values():
             at = function.locations[v.name]
             assert at.memory in ("flash", "arena", "state", "argument") and at.offset % ALIGNMENT == 0
-            assert at.memory != "arena" or at.offset + v.bytes <= function.peak_bytes <= program.bytes["arena"]
+            assert (
+                at.memory != "arena" or at.offset + v.bytes <= function.peak_bytes <= program.bytes["arena"]
+            )
             assert at.memory != "state" or at.offset + v.bytes <= program.bytes["state"]
         assert function.peak_bytes >= function.lower_bound_bytes
 
@@ -95,6 +97,22 @@ def test_prefix_of_a_frozen_network_ends_at_its_first_trained_layer() -> None:
     assert plan(given_case.derive(), scratch).main.prefix_steps == 0
 
 
+def test_output_of_the_prefix_belongs_to_its_boundary() -> None:
+    net = Net((1, 4))
+    module = case(net.build([net.operand("head", 2)])).derive()
+    graph = parse_graph(
+        """graph net.predict(x: f32[1,4]) {
+          state head/weight.trained: f32[2,4]
+          a: f32[1,4] = Tanh(x)
+          y: f32[1,2] = Gemm(x, head/weight.trained)
+          return y, a
+        }""",
+        shapes_only=True,
+    )
+    function = plan(replace(module, functions={"predict": graph, "step": graph}), scratch).main
+    assert function.prefix_steps == 1 and {v.name for v in function.boundary} == {"a", "x"}
+
+
 def test_functions_share_one_arena_and_one_state() -> None:
     net = Net((1, 4))
     program = plan(case(net.build([net.operand("head", 2)])).derive(), scratch)
@@ -103,7 +121,9 @@ def test_functions_share_one_arena_and_one_state() -> None:
     assert program.bytes["scratch"] == 64  # of the weight gradient
     assert program.ram_bytes == program.bytes["arena"] + 40 + 64
     for function in program.functions.values():
-        assert function.locations["head/weight.trained"].offset == program.state_offsets["head/weight.trained"]
+        assert (
+            function.locations["head/weight.trained"].offset == program.state_offsets["head/weight.trained"]
+        )
 
 
 def test_flash_holds_constants_and_factory_values_once() -> None:
@@ -126,7 +146,12 @@ def test_budget_error_names_what_is_alive_at_the_peak() -> None:
     with pytest.raises(BudgetError) as error:
         plan(given_case.derive(), scratch, fits.ram_bytes - 1)
     peak = max(fits.functions.values(), key=lambda f: f.peak_bytes).peak_live()
-    for part in (f"{fits.ram_bytes:,}", f"{fits.ram_bytes - 1:,}", f"{peak[0].name} {peak[0].bytes:,}", "net"):
+    for part in (
+        f"{fits.ram_bytes:,}",
+        f"{fits.ram_bytes - 1:,}",
+        f"{peak[0].name} {peak[0].bytes:,}",
+        "net",
+    ):
         assert part in str(error.value)
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import trainlet
 from trainlet.runtime.toolchain import WARNINGS, compiler
@@ -86,7 +87,7 @@ def store_library(folder: Path) -> ctypes.CDLL:
     path = folder / "store.so"
     run([*compiler(), *C99, "-O1", "-fPIC", "-shared", SOURCES / "store.c", "-o", path])
     library = ctypes.CDLL(str(path))
-    record = [ctypes.POINTER(CFlash), ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint32]
+    record: list[Any] = [ctypes.POINTER(CFlash), ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint32]
     library.tl_store_load.argtypes = library.tl_store_save.argtypes = record
     library.tl_store_reset.argtypes = record[:2]
     library.tl_store_inspect.argtypes = record[:3]
@@ -96,8 +97,10 @@ def store_library(folder: Path) -> ctypes.CDLL:
     return library
 
 
-def power_cut_program(folder: Path, edit: Sequence[tuple[str, str]] = (), flags: Sequence[str] = ("-O2",)) -> Path:
-    """The power-cut sweep, over store.c with each (text, replacement) of `edit` applied; the text must be there once."""
+def power_cut_program(
+    folder: Path, edit: Sequence[tuple[str, str]] = (), flags: Sequence[str] = ("-O2",)
+) -> Path:
+    """The power-cut sweep, over store.c with each (text, replacement) of `edit` applied."""
     source = (SOURCES / "store.c").read_text()
     for text, replacement in edit:
         assert source.count(text) == 1, text
@@ -105,6 +108,6 @@ def power_cut_program(folder: Path, edit: Sequence[tuple[str, str]] = (), flags:
     folder.mkdir(exist_ok=True)
     (folder / "store.c").write_text(source)
     shutil.copy(SOURCES / "store.h", folder)
-    run([*compiler(), *C99, "-Wno-unused-function", *flags, f"-I{folder}", folder / "store.c", TESTS / "power_cut.c",
-         "-o", folder / "power_cut"])  # fmt: skip
+    sources = [folder / "store.c", TESTS / "power_cut.c"]
+    run([*compiler(), *C99, *flags, f"-I{folder}", *sources, "-o", folder / "power_cut"])
     return folder / "power_cut"

@@ -214,7 +214,8 @@ int main(int count, char **arguments) {
       sweep(mode, generations, 1);
     }
   }
-  printf("{\"cases\": %ld, \"old\": %ld, \"new\": %ld, \"lost\": %ld, \"corrupt\": %ld, \"early\": %ld, \"stuck\": %ld}\n",
-         seen.cases, seen.old, seen.fresh, seen.lost, seen.corrupt, seen.early, seen.stuck);
+  printf("{\"cases\": %ld, \"old\": %ld, \"new\": %ld, ", seen.cases, seen.old, seen.fresh);
+  printf("\"lost\": %ld, \"corrupt\": %ld, ", seen.lost, seen.corrupt);
+  printf("\"early\": %ld, \"stuck\": %ld}\n", seen.early, seen.stuck);
   return 0;
 }

@@ -16,7 +16,10 @@ SLOT_EMPTY, SLOT_VALID, SLOT_OTHER_MODEL, SLOT_DAMAGED, SLOT_UNREADABLE = range(
 
 
 class CSlot(ctypes.Structure):
-    _fields_ = [("state", ctypes.c_int), *((n, ctypes.c_uint32) for n in ("sequence", "length", "payload_crc"))]
+    _fields_ = [
+        ("state", ctypes.c_int),
+        *((n, ctypes.c_uint32) for n in ("sequence", "length", "payload_crc")),
+    ]
 
 
 class Store:
@@ -31,7 +34,11 @@ class Store:
     def load(self, length, model=MODEL):
         found = ctypes.create_string_buffer(b"\xa5" * length, length)
         status = self.library.tl_store_load(self.nor.c, model, found, length)
-        return (status, found.raw) if status == OK else (status, None if found.raw == b"\xa5" * length else found.raw)
+        return (
+            (status, found.raw)
+            if status == OK
+            else (status, None if found.raw == b"\xa5" * length else found.raw)
+        )
 
     def reset(self):
         return self.library.tl_store_reset(self.nor.c, MODEL)
@@ -47,7 +54,7 @@ def library(tmp_path_factory):
     return store_library(tmp_path_factory.mktemp("store"))
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(library):
     return Store(library, Nor())
 

@@ -53,6 +53,6 @@ def test_sanitizers_are_silent_through_the_sweep(tmp_path):
     ],
 )
 def test_the_sweep_catches(name, edit, fault, tmp_path):
-    """`early`: a cut while programming left a header over half a payload. Only the CRC keeps that from being loaded."""
+    """`early`: a cut while programming left a header over half a payload, which only the CRC gives away."""
     seen = sweep(power_cut_program(tmp_path, edit), 8, 333)
     assert seen[fault] > 0, seen

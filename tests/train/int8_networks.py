@@ -28,7 +28,12 @@ class Int8Net(GraphBuilder):
         return Quant(float(scale), int(self.rng.integers(-40, 40)))
 
     def conv(
-        self, x: Value, outputs: int, name: str, kernel: Shape = (1, 1), attrs: Attrs | None = None,
+        self,
+        x: Value,
+        outputs: int,
+        name: str,
+        kernel: Shape = (1, 1),
+        attrs: Attrs | None = None,
         dead: tuple[int, ...] = (),
     ) -> Value:
         """ConvInteger and Requantize; `dead` output channels have all-zero weights of a tiny scale."""
@@ -44,7 +49,9 @@ class Int8Net(GraphBuilder):
         eff = self.rng.uniform(0.8, 1.2, outputs) / (75 * np.sqrt(np.prod(shape[1:])))
         eff = self.constant(f"{name}/eff", eff.astype(np.float32))
         acc = self.add("ConvInteger", [x, w], attrs, name=f"{name}/acc", source=f"net.onnx:/{name}")
-        return self.add("Requantize", [acc, b, eff], name=name, quant=self.quant(), source=f"net.onnx:/{name}")
+        return self.add(
+            "Requantize", [acc, b, eff], name=name, quant=self.quant(), source=f"net.onnx:/{name}"
+        )
 
     def scored(self, y: Value) -> Graph:
         """The graph whose output is y's real values, one row a sample."""
@@ -86,7 +93,10 @@ def leaves(graph: Graph) -> dict[str, torch.Tensor]:
 
 
 def assert_agrees(
-    graph: Graph, y: Callable[[Leaves, torch.Tensor], torch.Tensor], seed: int = 0, channels: Attrs | None = None
+    graph: Graph,
+    y: Callable[[Leaves, torch.Tensor], torch.Tensor],
+    seed: int = 0,
+    channels: Attrs | None = None,
 ) -> Case:
     """Outputs are equal, gradients within 1e-4 of the largest; y(leaves, x) is the emulation's output."""
     given = case(graph, seed, channels)

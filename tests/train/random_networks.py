@@ -56,11 +56,15 @@ class _Grower:
         channels, kinds = x.shape[-1], ["conv", "depthwise", "residual", "max", "concat", "gate", "flatten"]
         match self.draw(st.sampled_from(kinds)):
             case "conv":
-                return self.active(self.conv(x, self.draw(st.integers(2, 5)), 1, self.draw(st.integers(1, 2))))
+                return self.active(
+                    self.conv(x, self.draw(st.integers(2, 5)), 1, self.draw(st.integers(1, 2)))
+                )
             case "depthwise":
                 return self.active(self.conv(x, channels, channels))
             case "residual":
-                return self.active(self.net.add("Add", [x, self.conv(self.active(self.conv(x, 4)), channels)]))
+                return self.active(
+                    self.net.add("Add", [x, self.conv(self.active(self.conv(x, 4)), channels)])
+                )
             case "max":
                 return self.net.add("MaxPool", [x], {"kernel": (2, 2), "pads": (0, 0, 1, 1)})
             case "concat":

@@ -90,10 +90,13 @@ def test_matmul_with_transposes_agrees_with_finite_differences(
     ta: bool, tb: bool, m: int, k: int, n: int, seed: int
 ) -> None:
     net = Net((2, 2, 4), seed)
-    a, b = (net.add("Reshape", [net.operand(name, size, flat)], {"shape": shape}) for name, size, flat, shape in (
-        ("a", m * k, net.x, (2, 2, *((k, m) if ta else (m, k)))),
-        ("b", k * n, net.x, (2, 2, *((n, k) if tb else (k, n)))),
-    ))
+    a, b = (
+        net.add("Reshape", [net.operand(name, size, flat)], {"shape": shape})
+        for name, size, flat, shape in (
+            ("a", m * k, net.x, (2, 2, *((k, m) if ta else (m, k)))),
+            ("b", k * n, net.x, (2, 2, *((n, k) if tb else (k, n)))),
+        )
+    )
     y = net.add("MatMul", [a, b], {"trans_a": ta, "trans_b": tb})
     assert_gradients_match(case(net.scored(y), seed))
 

@@ -108,7 +108,9 @@ def test_value_with_three_consumers_gets_the_sum() -> None:
     y = net.add("Add", [net.add("Mul", parts[:2]), parts[2]])
     given_case = case(net.scored(y))
     assert_gradients_match(given_case)
-    sums = [n for n in given_case.derive().functions["step"].nodes if n.op == "Add" and "d_a" in n.output.name]
+    sums = [
+        n for n in given_case.derive().functions["step"].nodes if n.op == "Add" and "d_a" in n.output.name
+    ]
     assert len(sums) == 2
 
 

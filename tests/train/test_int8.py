@@ -223,4 +223,3 @@ def test_quantization_aware_scaling_is_plain_sgd_on_the_real_weights() -> None:
         moved = p.tensors["w"].data - run.state[p.tensors["w"].value.name]
         # real weight w s, real gradient d / s: a step of lr d / s in real numbers is lr d / s^2 here
         np.testing.assert_allclose(moved * scale, 0.01 * d / scale, rtol=1e-6)
-

@@ -24,7 +24,9 @@ def updating(w: np.ndarray, master: str, stream: int = 0) -> Graph:
     one = b.constant("one", np.ones(1, np.float32))
     operands = [dw, *states, one, None, fraction, None, None, rng]
     names = ["w.next", "fraction.next"][: 1 + residual]
-    node = b.add_node("Update", operands, {"master": master, "stream": stream}, names=names, outputs=len(names))
+    node = b.add_node(
+        "Update", operands, {"master": master, "stream": stream}, names=names, outputs=len(names)
+    )
     b.updates |= dict(zip(("w", "fraction"), node.outputs))
     return b.build([])
 
@@ -117,7 +119,8 @@ def test_fp32_master_is_never_clamped() -> None:
 def test_streams_and_steps_draw_different_numbers() -> None:
     draws = [
         moved(updating(WEIGHTS, "stochastic", stream), 0.5, {"rng": np.array([1, step])})["w"].tobytes()
-        for stream in (0, 1) for step in (0, 1)
+        for stream in (0, 1)
+        for step in (0, 1)
     ]
     assert len(set(draws)) == 4
 

@@ -34,7 +34,8 @@ def test_tie_of_a_maximum_goes_to_the_first_element() -> None:
     y = net.add("MaxPool", [net.add("Gemm", [net.x, w, b])], {"kernel": (2,), "strides": (2,)})
     given_case = case(net.scored(y))
     x, target = np.array([[[5.0], [5.0], [7.0], [7.0]]]), np.array([[4.0, 5.0]])
-    found = gradients(type(given_case)(given_case.graph, given_case.selection,
-                                       {"x": x, "label": target, "lr": np.ones(1)}))
+    found = gradients(
+        type(given_case)(given_case.graph, given_case.selection, {"x": x, "label": target, "lr": np.ones(1)})
+    )
     # d loss / d y = 2 (y - target) / 2 = (1, 2), once each: not once for every element of a tie
     assert found["b"] == pytest.approx([3.0])

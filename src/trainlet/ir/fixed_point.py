@@ -1,8 +1,9 @@
 """TFLite's fixed-point rescaling: multiplication by a real number in integers, bit for bit.
 
-A real factor is (multiplier, shift): factor = multiplier * 2^(shift - 31), 2^30 <= multiplier < 2^31. The product
-is rounded twice, as TFLite's reference kernels and CMSIS-NN do (Jacob et al., arXiv:1712.05877, section 2.3, and
-the quantization specification of TensorFlow Lite): to the high 32 bits half up, then after the shift half away from 0.
+A real factor is (multiplier, shift): factor = multiplier * 2^(shift - 31), 2^30 <= multiplier < 2^31. The
+product is rounded twice, as TFLite's reference kernels and CMSIS-NN do (Jacob et al., arXiv:1712.05877, section
+2.3): to the high 32 bits half up, then after the shift half away from 0. TFLite's fully connected layers round
+it once, half up.
 """
 
 from __future__ import annotations
@@ -38,8 +39,18 @@ def wrap(x: np.ndarray) -> np.ndarray:
     return x.astype(np.int32).astype(np.int64)
 
 
-def multiply(x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int) -> np.ndarray:
-    """x (integers of 32 bits) times the factor, int64; multiplier and shift broadcast against x."""
+def multiply(
+    x: np.ndarray, multiplier: np.ndarray | int, shift: np.ndarray | int, once: bool = False
+) -> np.ndarray:
+    """x (integers of 32 bits) times the factor, int64; multiplier and shift broadcast against x.
+
+    `once`: one rounding (shift <= 30).
+    """
+    if once:
+        places = 31 - np.asarray(shift, np.int64)
+        return (
+            x.astype(np.int64) * np.asarray(multiplier, np.int64) + (np.int64(1) << (places - 1))
+        ) >> places
     left, right = np.maximum(shift, 0), np.maximum(-np.asarray(shift), 0)
     wide = wrap(x.astype(np.int64) << left)
     high = (wide * np.asarray(multiplier, np.int64) + (1 << 30)) >> 31

@@ -25,7 +25,9 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
 
 
 def run_passes(
-    graph: Graph, names: Sequence[str] | None = None, watch: Callable[[str, Graph], None] = lambda name, graph: None
+    graph: Graph,
+    names: Sequence[str] | None = None,
+    watch: Callable[[str, Graph], None] = lambda name, graph: None,
 ) -> Graph:
     """`graph` after the named passes (all of them by default); watch(name, graph) is called after each.
 

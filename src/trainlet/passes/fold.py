@@ -37,7 +37,9 @@ def fold_overlays(graph: Graph) -> Graph:
     producers = graph.producers()
     kept = {v.name for v in (*graph.outputs, *graph.updates.values())}
     nodes = _drop_unread([_fold_reader(node, producers) for node in graph.nodes], kept)
-    return graph.with_nodes(_drop_unread(nodes, kept))  # again: an overlay was the last reader of its rounding
+    return graph.with_nodes(
+        _drop_unread(nodes, kept)
+    )  # again: an overlay was the last reader of its rounding
 
 
 def _drop_unread(nodes: list[Node], kept: set[str]) -> list[Node]:

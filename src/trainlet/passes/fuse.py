@@ -19,7 +19,9 @@ def fuse(graph: Graph) -> Graph:
     return graph
 
 
-def _fuse_pairs(graph: Graph, second: Callable[[Node], bool], join: Callable[[Node, Node], Node | None]) -> Graph:
+def _fuse_pairs(
+    graph: Graph, second: Callable[[Node], bool], join: Callable[[Node, Node], Node | None]
+) -> Graph:
     """Replace (producer of operand 0, node) by join(producer, node) where node is its only reader.
 
     The fused node stands where the second one stood.

@@ -18,7 +18,7 @@ def reuse_in_place(graph: Graph) -> Graph:
     last: dict[str, int] = {v.name: len(graph.nodes) for v in (*graph.outputs, *graph.updates.values())}
     root: dict[str, str] = {v.name: v.name for v in graph.values()}
     updated = {v.name for v in graph.updates.values()}
-    for i, node in enumerate(graph.nodes):
+    for node in graph.nodes:
         if OPS[node.op].view and (x := node.input(0)) is not None:
             root[node.output.name] = root[x.name]
     for i, node in enumerate(graph.nodes):

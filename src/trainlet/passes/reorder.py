@@ -43,7 +43,12 @@ def _greedy(graph: Graph) -> list[Node]:
     for node in graph.nodes:
         for name in {v.name for v in node.operands()}:
             remaining[name] = remaining.get(name, 0) + 1
-    fixed = {*graph.constants, *graph.state, *(v.name for v in graph.inputs), *(v.name for v in graph.outputs)}
+    fixed = {
+        *graph.constants,
+        *graph.state,
+        *(v.name for v in graph.inputs),
+        *(v.name for v in graph.outputs),
+    }
     updated = {v.name for v in graph.updates.values()}
 
     def growth(i: int, done: dict[str, int]) -> tuple[int, ...]:

@@ -10,13 +10,17 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from trainlet.ir import Graph, Node, Value
+from trainlet.ir.ops import OPS
 from trainlet.ir.ops.stream import STAGES, encode, stages, window_bytes
 from trainlet.passes.inplace import reuse_in_place
 from trainlet.plan.liveness import arena_ranges, live_bytes
 
+# Fixed-point arithmetic, narrower clamps and asymmetric weights: a stage of StreamRows has none of these.
+NOT_ENCODED = ("w_zero", "lo", "hi", "fixed", "subtract")
+
 
 def stream_rows(graph: Graph) -> Graph:
-    """Merges neighbours around the step of largest live bytes into one streamed op while that lowers the peak."""
+    """Merges neighbours around the step of most live bytes into one streamed op while the peak falls."""
     cost = _cost(graph)
     while True:
         candidates = [(_cost(g), g) for g in _merges(graph, cost[2])]
@@ -40,6 +44,7 @@ def _merges(graph: Graph, at: int) -> Iterator[Graph]:
     if not 0 <= at < len(graph.nodes):
         return
     readers, producers = graph.consumers(), graph.producers()
+    results = {v.name for v in (*graph.outputs, *graph.updates.values())}
     run = _run(graph.nodes[at], readers, producers)
     here = next((i for i, n in enumerate(run) if n is graph.nodes[at]), None)
     if here is None:
@@ -47,10 +52,10 @@ def _merges(graph: Graph, at: int) -> Iterator[Graph]:
     for first in range(max(0, here - 3), here + 1):
         for last in range(max(first + 1, here), min(len(run), first + 4)):
             merged = _merge(run[first : last + 1], readers)
-            if merged is not None:
-                gone = {n.output.name for n in run[first : last + 1]}
-                nodes = [merged if n is run[last] else n for n in graph.nodes if n is run[last] or n.output.name not in gone]
-                yield graph.with_nodes(nodes)
+            gone = {n.output.name for n in run[first:last]}
+            if merged is not None and not gone & results:
+                kept = [n for n in graph.nodes if n.output.name not in gone]
+                yield graph.with_nodes([merged if n is run[last] else n for n in kept])
 
 
 def _streamable(node: Node) -> bool:
@@ -59,13 +64,17 @@ def _streamable(node: Node) -> bool:
         return True
     if len(node.outputs) > 1 or len(node.output.shape) != 4 or node.output.quant is None:
         return False
+    if any(node.attrs[k] != d for k, d in OPS[node.op].attrs.items() if k in NOT_ENCODED):
+        return False
     if node.op == "QLinearConv":
-        return len(node.inputs) == 4 and all(v is not None and v.dtype != "f32" for v in node.inputs[1:3])
+        integer = all(v is not None and v.dtype != "f32" for v in node.inputs[1:3])
+        scale = node.inputs[3]
+        return len(node.inputs) == 4 and integer and scale is not None and scale.dtype == "f32"
     return node.op == "QLinearAdd"
 
 
 def _run(node: Node, readers: dict[str, list[Node]], producers: dict[str, Node]) -> list[Node]:
-    """The line of streamable nodes through `node`: each feeds the next through its first operand or an add's."""
+    """The line of streamable nodes through `node`: each feeds the next, an add through either operand."""
     if not _streamable(node):
         return []
     run = [node]
@@ -93,7 +102,9 @@ def _merge(run: list[Node], readers: dict[str, list[Node]]) -> Node | None:
     chain: list[Node] = []
     value: Value | None = x
     for node in run:
-        parts = stages(node.inputs, node.attrs, node.output.name, node.source) if node.op == "StreamRows" else [node]
+        parts = [node]
+        if node.op == "StreamRows":
+            parts = stages(node.inputs, node.attrs, node.output.name, node.source)
         if node.op == "QLinearAdd":
             if x not in node.inputs or value not in node.inputs or value == x:
                 return None

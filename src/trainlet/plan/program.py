@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from trainlet.errors import BudgetError
 from trainlet.ir import Graph, Node, Tensor, Value
-from trainlet.passes import run_passes
 from trainlet.ir.storage import storage_roots
+from trainlet.passes import run_passes
 from trainlet.plan.arena import ALIGNMENT, place
 from trainlet.plan.liveness import ARGUMENTS, LiveRange, arena_ranges, live_bytes
 from trainlet.train.autodiff import TrainingModule
@@ -95,8 +95,8 @@ def plan(
 ) -> Program:
     """Order, offsets and sizes of every function; scratch(node) is what the backend's kernel needs.
 
-    Functions run one at a time and share the arena. `passes`: other than all of them, in order. Raises BudgetError, naming what is alive at
-    the peak, when arena + state + scratch exceed budget_bytes.
+    Functions run one at a time and share the arena. `passes`: other than all of them, in order.
+    Raises BudgetError, naming what is alive at the peak, when arena + state + scratch exceed budget_bytes.
     """
     graphs = {name: run_passes(graph, passes, watch) for name, graph in module.functions.items()}
     state = {k: t for g in graphs.values() for k, t in g.state.items()}
@@ -134,7 +134,9 @@ def _function(graph: Graph, state_offsets: Mapping[str, int], scratch: Callable[
     ranges = arena_ranges(graph)
     placement = place(ranges)
     roots = storage_roots(graph)
-    locations = {v.name: _locate(graph, roots[v.name], placement.offsets, state_offsets) for v in graph.values()}
+    locations = {
+        v.name: _locate(graph, roots[v.name], placement.offsets, state_offsets) for v in graph.values()
+    }
     prefix = _prefix(graph)
     return Function(
         graph,
@@ -179,7 +181,7 @@ def _over_budget(program: Program, budget_bytes: int) -> str:
     alive = ", ".join(f"{r.name} {r.bytes:,}" for r in worst.peak_live()[:4])
     parts = ", ".join(f"{m} {program.bytes[m]:,}" for m in ("arena", "state", "scratch"))
     return (
-        f"{program.name} with scheme {program.module.selection.name} needs {program.ram_bytes:,} bytes of RAM "
-        f"({parts}), the budget is {budget_bytes:,}. Alive at the peak: {alive}. "
+        f"{program.name} with scheme {program.module.selection.name} needs {program.ram_bytes:,} bytes of "
+        f"RAM ({parts}), the budget is {budget_bytes:,}. Alive at the peak: {alive}. "
         "Train fewer or later layers, or raise the budget."
     )

@@ -1,6 +1,6 @@
 """What to update: the scheme, its file, its names, its price."""
 
-from trainlet.scheme.head import replace_head, with_head
+from trainlet.scheme.head import replace_head, with_head, without_softmax
 from trainlet.scheme.layers import Layer, layers
 from trainlet.scheme.memory import analytic_bits
 from trainlet.scheme.named import PUBLISHED, resolve_scheme, scheme_names
@@ -20,4 +20,5 @@ __all__ = [
     "scheme_names",
     "select",
     "with_head",
+    "without_softmax",
 ]

@@ -68,7 +68,7 @@ def _channels_to_json(c: Channels) -> Any:
 def read_scheme(path: Path) -> UpdateScheme:
     """The scheme in a JSON file. Raises SchemeError naming the file and the entry that is wrong."""
     try:
-        raw = json.loads(path.read_text())
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SchemeError(f"scheme file {path} cannot be read: {error}") from None
     if not isinstance(raw, dict) or not isinstance(raw.get("weights", {}), dict):
@@ -78,25 +78,28 @@ def read_scheme(path: Path) -> UpdateScheme:
     biases = raw.get("biases", [])
     if not isinstance(biases, list) or not all(isinstance(b, str) for b in biases):
         raise SchemeError(f'scheme file {path}: "biases" must be a list of parameter names')
-    weights = {name: _channels_from_json(name, entry) for name, entry in raw.get("weights", {}).items()}
+    entries = raw.get("weights", {}).items()
+    weights = {
+        name: _channels_from_json(f"scheme file {path}: weight {name}", entry) for name, entry in entries
+    }
     return UpdateScheme(str(raw.get("scheme", path.stem)), weights, tuple(biases))
 
 
-def _channels_from_json(name: str, entry: Any) -> Channels:
+def _channels_from_json(where: str, entry: Any) -> Channels:
     if entry == "all":
         return Channels(share=1.0)
     if not isinstance(entry, dict) or not set(entry) <= {"share", "count", "indices", "rule"}:
         raise SchemeError(
-            f'weight {name}: expected "all", {{"share"}}, {{"count"}} or {{"indices"}}, got {entry!r}'
+            f'{where}: expected "all", {{"share"}}, {{"count"}} or {{"indices"}}, got {entry!r}'
         )
     given = [k for k in ("share", "count", "indices") if entry.get(k) is not None]
     if len(given) != 1:
-        raise SchemeError(f"weight {name}: give exactly one of share, count and indices")
+        raise SchemeError(f"{where}: give exactly one of share, count and indices")
     kinds: dict[str, tuple[type, ...]] = {"share": (int, float), "count": (int,), "indices": (list,)}
     if not isinstance(entry[given[0]], kinds[given[0]]) or isinstance(entry[given[0]], bool):
-        raise SchemeError(f"weight {name}: {given[0]} has the wrong type: {entry[given[0]]!r}")
-    if given[0] == "indices" and not all(isinstance(i, int) for i in entry["indices"]):
-        raise SchemeError(f"weight {name}: channel indices must be integers")
+        raise SchemeError(f"{where}: {given[0]} has the wrong type: {entry[given[0]]!r}")
+    if given[0] == "indices" and not all(type(i) is int for i in entry["indices"]):  # True is an int, too
+        raise SchemeError(f"{where}: channel indices must be integers")
     indices = tuple(entry["indices"]) if given[0] == "indices" else None
     return Channels(entry.get("share"), entry.get("count"), indices, entry.get("rule", "norm"))
 
@@ -152,7 +155,9 @@ def _count(name: str, total: int, c: Channels) -> int:
     if c.share is not None:
         if not 0 < c.share <= 1:
             raise SchemeError(f"weight {name}: share {c.share} is outside (0, 1]")
-        return int(total * c.share)
+        if (count := int(total * c.share)) == 0:
+            raise SchemeError(f"weight {name}: share {c.share} of {total} channels is none; give a count")
+        return count
     assert c.count is not None
     if not 0 < c.count <= total:
         raise SchemeError(f"weight {name}: {c.count} channels of {total}")

@@ -70,7 +70,13 @@ class Adjoint:
         return self.saved.get(node.output.name, x)
 
     def emit(
-        self, op: str, inputs: Sequence[Value | None], attrs: Attrs | None = None, *, name: str, source: str = ""
+        self,
+        op: str,
+        inputs: Sequence[Value | None],
+        attrs: Attrs | None = None,
+        *,
+        name: str,
+        source: str = "",
     ) -> Value:
         """Append a node to the training graph."""
         return self.builder.add(op, inputs, attrs, name=name, source=source)

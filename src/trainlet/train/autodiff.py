@@ -16,6 +16,7 @@ from trainlet.errors import SchemeError
 from trainlet.ir import Graph, GraphBuilder, Node, Value
 from trainlet.ir.graph import Attr
 from trainlet.ir.ops.optimizers import OPERANDS
+from trainlet.scheme.head import without_softmax
 from trainlet.scheme.scheme import Selection
 from trainlet.train import adjoints as _adjoints  # noqa: F401  (fills the table)
 from trainlet.train.adjoint import Adjoint
@@ -60,6 +61,8 @@ def derive(
     """
     if loss not in LOSSES:
         raise SchemeError(f"loss {loss!r} is none of {', '.join(LOSSES)}")
+    if loss == "softmax-cross-entropy":
+        graph = without_softmax(graph)
     optimizer = optimizer or Optimizer()
     trained = parameters(graph, selection, optimizer)
     functions = {"predict": _predict(graph, trained)}
@@ -117,7 +120,13 @@ class _Forward:
         outputs = 2 if masks and wanted and node.op in MASKED else 1
         names = [node.output.name, f"{node.output.name}.mask"][:outputs]
         new = self.b.add_node(
-            node.op, inputs, node.attrs, names=names, source=node.source, outputs=outputs, quant=node.output.quant
+            node.op,
+            inputs,
+            node.attrs,
+            names=names,
+            source=node.source,
+            outputs=outputs,
+            quant=node.output.quant,
         )
         self.env[node.output.name] = new.output
         if wanted and new.output.dtype in ("f32", "s8", "s32"):
@@ -130,7 +139,9 @@ class _Forward:
             return
         x, index = inputs[0], self.b.constants[channels_name(p)].value
         assert x is not None
-        taken = self.b.add("TakeChannels", [x, index], name=f"{x.name}.taken", source=node.source, quant=x.quant)
+        taken = self.b.add(
+            "TakeChannels", [x, index], name=f"{x.name}.taken", source=node.source, quant=x.quant
+        )
         self.saved[node.output.name] = taken
 
 
@@ -147,7 +158,9 @@ def _step(graph: Graph, trained: Sequence[Parameter], opt: Optimizer, loss: str,
     value = b.add(LOSSES[loss], [logits, target], name="loss", source="loss")
     forward.wanted.add(value.name)
     if logits.name not in forward.wanted:
-        raise SchemeError(f"scheme {trained[0].name}…: no trained parameter reaches the output of {graph.name}")
+        raise SchemeError(
+            f"scheme {trained[0].name}…: no trained parameter reaches the output of {graph.name}"
+        )
     g = Adjoint(b, forward.wanted, forward.read, forward.saved)
     g.cotangents[value.name] = value  # the seed is 1 and folded into the loss's gradient op
     g.run(tuple(b.nodes))

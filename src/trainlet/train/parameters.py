@@ -69,7 +69,9 @@ def parameters(graph: Graph, selection: Selection, optimizer: Optimizer) -> list
     return list(found.values())
 
 
-def _weight(graph: Graph, layer: Layer, chosen: tuple[int, ...] | None, opt: Optimizer, stream: int) -> Parameter:
+def _weight(
+    graph: Graph, layer: Layer, chosen: tuple[int, ...] | None, opt: Optimizer, stream: int
+) -> Parameter:
     data, scale = graph.constants[layer.weight.name].data, None
     if layer.weight.quant is not None:
         scales = np.broadcast_to(graph.scales(layer.weight), (layer.weight.shape[0],)).astype(np.float64)
@@ -77,7 +79,9 @@ def _weight(graph: Graph, layer: Layer, chosen: tuple[int, ...] | None, opt: Opt
     if chosen is not None:
         data = data[list(chosen)] if layer.depthwise else data[..., list(chosen)]
         scale = scale[list(chosen)] if scale is not None and layer.depthwise else scale
-    return _parameter(layer.weight.name, layer, data, chosen, scale, opt, stream, graph.constants[layer.weight.name].data)
+    return _parameter(
+        layer.weight.name, layer, data, chosen, scale, opt, stream, graph.constants[layer.weight.name].data
+    )
 
 
 def _bias(graph: Graph, layer: Layer, opt: Optimizer, stream: int) -> Parameter:

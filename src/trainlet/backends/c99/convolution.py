@@ -52,7 +52,8 @@ def qlinear_conv(c: Writer, n: Node) -> Iterable[str]:
     yield _bias(c, b)
     suffix, rescale = "", c.ptr(scale)
     if scale.dtype == "s32":
-        yield f"const tl_fixed to = {{{c.ptr(scale)}, {n.attrs['lo']}, {n.attrs['hi']}}};"
+        lo, hi, once = n.attrs["lo"], n.attrs["hi"], int(bool(n.attrs["once"]))
+        yield f"const tl_fixed to = {{{c.ptr(scale)}, {lo}, {hi}, {once}}};"
         suffix, rescale = "_fixed", "&to"
     yield (
         f"tl_{_family(s)}_s8{suffix}({c.shape(s)}, {c.ptr(x)}, {c.zero(x)}, &w, &b, {rescale}, "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
+from trainlet.backends.c99.data import flash_tensors
 from trainlet.backends.c99.writer import C_TYPES, identifier
 from trainlet.plan.program import Program
 
@@ -73,6 +75,20 @@ extern "C" {{
 """
 
 
+def model_id(program: Program) -> int:
+    """64 bits that tell this program's saved state from any other's (runtime/c/store.h).
+
+    A hash of every constant and of names, types, shapes and offsets of the state.
+    """
+    digest = hashlib.sha256(b"trainlet state 1")
+    for name, tensor in flash_tensors(program).items():
+        digest.update(name.encode() + tensor.data.tobytes())
+    for name, tensor in program.state.items():
+        v = tensor.value
+        digest.update(f"{name} {v.dtype} {v.shape} {program.state_offsets[name]}".encode())
+    return int.from_bytes(digest.digest()[:8], "big")
+
+
 def _declarations(program: Program, name: str) -> Iterator[str]:
     sizes, main = program.bytes, program.main
     x = C_TYPES[main.graph.inputs[0].dtype]
@@ -80,6 +96,7 @@ def _declarations(program: Program, name: str) -> Iterator[str]:
     batch = main.graph.inputs[0].shape[0]
     yield f"#define {name.upper()}_STATE_BYTES {sizes['state']}"
     yield f"#define {name.upper()}_BATCH {batch}"
+    yield f"#define {name.upper()}_MODEL_ID 0x{model_id(program):016x}ull  /* of this network and state layout */"
     yield ""
     yield "typedef struct {"
     yield f"  uint64_t scratch[{max(1, -(-sizes['scratch'] // 8))}];  /* free between calls */"

@@ -113,12 +113,12 @@ def qlinear_add(c: Writer, n: Node) -> Iterable[str]:
     assert a is not None and b is not None
     y = n.output
     if n.attrs["fixed"]:
-        scales = [np.float32(c.scale(v)) for v in (a, b, y)]
-        factors = sum_factors(*scales, bool(n.attrs["subtract"]))
+        sa, sb, sy = (np.float32(c.scale(v)) for v in (a, b, y))
+        factors = sum_factors(sa, sb, sy, bool(n.attrs["subtract"]))
         of = [_side(c, name, v, f) for name, v, f in zip("aby", (a, b, y), factors, strict=True)]
         yield f"const tl_fixed_side {', '.join(of)};"
         yield (
-            f"tl_add_s8_fixed({c.ptr(a)}, of_a, {c.ptr(b)}, of_b, of_y, {n.attrs['lo']}, {n.attrs['hi']}, "
+            f"tl_add_s8_fixed({c.ptr(a)}, &of_a, {c.ptr(b)}, &of_b, &of_y, {n.attrs['lo']}, {n.attrs['hi']}, "
             f"{c.ptr(y)}, {c.ptr(mask(n))}, {y.size});"
         )
         return
@@ -141,8 +141,8 @@ def qlinear_mul(c: Writer, n: Node) -> Iterable[str]:
         rescale = product_factor(*(np.float32(c.scale(v)) for v in (a, b, y)))
         yield f"const tl_fixed_side {_side(c, 'y', y, rescale)};"
         yield (
-            f"tl_mul_s8_fixed({operands}, of_y, {n.attrs['lo']}, {n.attrs['hi']}, {c.ptr(y)}, {c.ptr(mask(n))}, "
-            f"{sizes});"
+            f"tl_mul_s8_fixed({operands}, &of_y, {n.attrs['lo']}, {n.attrs['hi']}, "
+            f"{c.ptr(y)}, {c.ptr(mask(n))}, {sizes});"
         )
         return
     factor = np.float32(np.float64(c.scale(a)) * np.float64(c.scale(b)) / np.float64(c.scale(y)))

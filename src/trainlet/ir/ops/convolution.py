@@ -5,9 +5,9 @@ A weight may be overlaid: `trained` holds some of its input channels (`channels`
 convolution is a master: it is rounded half to even where it is read, and as in the published
 algorithm it may leave the int8 range (it saturates at 16 bits). A float bias is used as it is.
 
-Two ways to int8: a scale f32 (C) multiplies in fp32; a scale s32 (2, C) holds TFLite's multipliers and shifts
-(ir/fixed_point.py) and keeps everything in integers, a float bias rounded first. `w_zero` is the zero point of
-asymmetric weights, subtracted from all of them.
+Two ways to int8: a scale f32 (C) multiplies in fp32; a scale s32 (2, C) holds TFLite's multipliers and
+shifts (ir/fixed_point.py) and keeps everything in integers, a float bias rounded first. `w_zero` is the zero
+point of asymmetric weights, subtracted from all of them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ GEOMETRY: Attrs = {"strides": (), "pads": (), "dilations": (), "groups": 1}
 CLIP: Attrs = {"lo": -math.inf, "hi": math.inf}
 INTEGER: Attrs = {**GEOMETRY, "w_zero": 0}
 RANGE: Attrs = {"lo": -128, "hi": 127}  # the clamp of an int8 result, narrower where an activation is fused
+RESCALE: Attrs = {**RANGE, "once": False}  # once: a fixed-point product is rounded once, not twice
 
 
 def node_window(node: Node) -> Window:
@@ -116,20 +117,23 @@ def _integer(call: Call, trained: int) -> np.ndarray:
 
 @op("ConvInteger", _conv("s32", -1), (2, 4), INTEGER, macs=_macs)
 def conv_integer(call: Call) -> np.ndarray:
-    """x s8, w s8 (or master), trained?, channels? -> sum (x - zero)(w - w_zero), s32. Padding adds nothing."""
+    """x s8, w s8 (or master), trained?, channels? -> sum (x - zero)(w - w_zero), s32; no padding."""
     return _integer(call, 2).astype(np.int32)
 
 
-def _requantize(call: Call, acc: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One fp32 add, one fp32 multiply, half to even, zero point, clamp (int8.md, Forward); or TFLite's integers."""
+def _requantize(
+    call: Call, acc: np.ndarray, bias: np.ndarray, scale: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """One fp32 add, one fp32 multiply, half to even, zero point, clamp (int8.md); or TFLite's integers."""
     zero, lo, hi = _out_zero(call.node), call.attrs["lo"], call.attrs["hi"]
     if scale.dtype == np.int32:
         if bias.dtype.kind == "f":  # the largest float below 2^31
             bias = np.clip(np.rint(bias), -(2.0**31), 2147483520.0)
-        v = multiply(wrap(acc.astype(np.int64) + bias.astype(np.int64)), *scale) + zero
+        total = wrap(acc.astype(np.int64) + bias.astype(np.int64))
+        v = multiply(total, scale[0], scale[1], bool(call.attrs["once"])) + zero
     else:
-        total = acc.astype(np.float32) + bias.astype(np.float32)
-        v = np.rint(total * scale.astype(np.float32)) + np.float32(zero)
+        real = acc.astype(np.float32) + bias.astype(np.float32)
+        v = np.rint(real * scale.astype(np.float32)) + np.float32(zero)
     return np.clip(v, lo, hi).astype(np.int8), (v >= lo) & (v <= hi)
 
 
@@ -152,17 +156,17 @@ def check_scale(scale: Value, channels: int, attrs: Attrs) -> None:
     """A scale is f32 (C), with the clamp of int8, or s32 (2, C), with any clamp."""
     fixed = scale.dtype == "s32"
     check(scale.shape == ((2, channels) if fixed else (channels,)), "one scale per channel")
-    narrow = (attrs["lo"], attrs["hi"]) != (-128, 127)
-    check(fixed or not narrow, "a clamp narrower than int8 needs fixed-point scales")
+    plain = (attrs["lo"], attrs["hi"], attrs["once"]) == (-128, 127, False)
+    check(fixed or plain, "lo, hi and once need fixed-point scales")
 
 
-@op("Requantize", with_mask(_requantized), 3, RANGE)
+@op("Requantize", with_mask(_requantized), 3, RESCALE)
 def requantize(call: Call) -> tuple[np.ndarray, np.ndarray]:
     """acc s32 (..., C), bias s32 or f32 master (C), scale f32 (C) or s32 (2, C) -> y s8[, mask]."""
     return _requantize(call, call[0], call[1], call[2])
 
 
-@op("QLinearConv", with_mask(_conv("s8", 2)), (4, 6), {**INTEGER, **RANGE}, macs=_macs)
+@op("QLinearConv", with_mask(_conv("s8", 2)), (4, 6), {**INTEGER, **RESCALE}, macs=_macs)
 def qlinear_conv(call: Call) -> tuple[np.ndarray, np.ndarray]:
     """ConvInteger and Requantize in one: x, w, bias, scale, trained?, channels? -> y s8[, mask]."""
     return _requantize(call, _integer(call, 4), call[2], call[3])

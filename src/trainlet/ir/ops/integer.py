@@ -28,7 +28,9 @@ def _out(call: Call) -> tuple[np.float32, np.float32]:
     return np.float32(call.scales(value)), np.float32(value.quant.zero_point)  # type: ignore[union-attr]
 
 
-def sum_factors(sa: np.float32, sb: np.float32, sy: np.float32, subtract: bool) -> tuple[tuple[int, int], ...]:
+def sum_factors(
+    sa: np.float32, sb: np.float32, sy: np.float32, subtract: bool
+) -> tuple[tuple[int, int], ...]:
     """(multiplier, shift) of a, of b and of their sum in TFLite's addition."""
     twice = 2.0 * max(float(sa), float(sb))
     a, b = multiplier_and_shift(float(sa) / twice), multiplier_and_shift(float(sb) / twice)
@@ -39,10 +41,9 @@ def sum_factors(sa: np.float32, sb: np.float32, sy: np.float32, subtract: bool) 
 def _fixed_sum(call: Call) -> np.ndarray:
     (sy, zy), subtract = _out(call), bool(call.attrs["subtract"])
     *sides, total = sum_factors(call.scale(0), call.scale(1), sy, subtract)
-    parts = [
-        multiply((call[i].astype(np.int64) - call.zero(i)) << SUM_SHIFT, *side) for i, side in enumerate(sides)
-    ]
-    return multiply(parts[0] + parts[1], *total) + int(zy)
+    centered = [(call[i].astype(np.int64) - call.zero(i)) << SUM_SHIFT for i in (0, 1)]
+    a, b = (multiply(x, *side) for x, side in zip(centered, sides, strict=True))
+    return multiply(a + b, *total) + int(zy)
 
 
 def _checked(infer: Infer) -> Infer:

@@ -1,7 +1,7 @@
 """Pools, float and int8. Integer means keep the operand's scale: rint of the fp32 mean.
 
 `rounding` says how an integer mean is rounded: half to "even", "away" from zero, or "up"; the latter two are
-TFLite's, of int8 and of (shifted) uint8. "rescaled" is its MEAN: the sum goes to the result's own scale at once.
+TFLite's, of int8 and of (shifted) uint8. "rescaled" is its MEAN: the sum goes straight to the result's scale.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _averaged(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
 
 
 def mean_factor(sx: float, sy: float, count: int) -> tuple[int, int]:
-    """(multiplier, shift) from a sum of `count` integers to their mean in another scale, as TFLite's MEAN has it."""
+    """(multiplier, shift) from a sum of `count` integers to their mean in another scale (TFLite's MEAN)."""
     multiplier, shift = multiplier_and_shift(float(sx) / float(sy))
     extra = min(count.bit_length() - 1, 32, 31 + shift)
     return (multiplier << extra) // count, shift - extra

@@ -187,15 +187,18 @@ void tl_session_predict(tl_session *s, const void *sample, float *out) {
   p->predict_resume(p->memory, s->boundary, out);
 }
 
-uint32_t tl_session_evaluate(tl_session *s, uint32_t *held) {
+tl_session_score tl_session_evaluate(tl_session *s) {
   const tl_session_program *p = &s->program;
-  uint32_t right = 0;
+  tl_session_score score = {s->held.count, 0, 0, 0};
   for (uint32_t i = 0; i < s->held.count; i++) {
     p->predict_resume(p->memory, sample_at(&s->held, i) + 4, s->out);
-    right += (uint32_t)is_right(s->out, p->outputs, label_of(&s->held, i));
+    const uint32_t right = (uint32_t)is_right(s->out, p->outputs, label_of(&s->held, i));
+    const uint32_t older = (tag(&s->held, i) & RECENT) == 0;
+    score.right += right;
+    score.older += older;
+    score.older_right += older & right;
   }
-  *held = s->held.count;
-  return right;
+  return score;
 }
 
 /* Training. */
@@ -298,31 +301,31 @@ static tl_session_status commit(tl_session *s, tl_session_report *r) {
   return save(s, r);
 }
 
-static tl_session_report *cleared(const tl_session *s, tl_session_report *r) {
+static tl_session_report *cleared(tl_session_report *r) {
   memset(r, 0, sizeof *r);
   r->store = TL_STORE_OK;
-  r->held = s->held.count;
   return r;
 }
 
 tl_session_status tl_session_commit(tl_session *s, tl_session_report *report) {
   tl_session_report own;
-  return commit(s, cleared(s, report != NULL ? report : &own));
+  return commit(s, cleared(report != NULL ? report : &own));
 }
 
 /* Both states meet the same held-back samples: a number from an earlier judgement would be about other ones. */
 static int is_worse(tl_session *s, tl_session_report *r) {
-  r->right_now = tl_session_evaluate(s, &r->held);
+  r->now = tl_session_evaluate(s);
   exchange(s);
-  r->right_committed = tl_session_evaluate(s, &r->held);
+  r->committed = tl_session_evaluate(s);
   exchange(s);
-  return r->right_now < r->right_committed;
+  const uint32_t loss = (uint32_t)((uint64_t)r->now.older * s->config.older_loss_per_256 / 256);
+  return r->now.right < r->committed.right || r->now.older_right + loss < r->committed.older_right;
 }
 
 tl_session_status tl_session_judge(tl_session *s, tl_session_report *report) {
-  tl_session_report own, *r = cleared(s, report != NULL ? report : &own);
+  tl_session_report own, *r = cleared(report != NULL ? report : &own);
   if (s->trained == 0) return s->unsaved ? save(s, r) : TL_SESSION_NOTHING_NEW;
-  if (!s->diverged && (r->held == 0 || r->held < s->config.least_held)) return TL_SESSION_TOO_FEW;
+  if (!s->diverged && (s->held.count == 0 || s->held.count < s->config.least_held)) return TL_SESSION_TOO_FEW;
   if (s->diverged || is_worse(s, r)) {
     tl_session_roll_back(s);
     return TL_SESSION_ROLLED_BACK;

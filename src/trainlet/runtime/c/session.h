@@ -9,6 +9,10 @@
  * (boundary of the training function) and held back (boundary of predict), each class-balanced: Chrysakis and Moens,
  * "Online Continual Learning from Imbalanced Data", ICML 2020, algorithm 1.
  *
+ * Worse means: fewer right answers on all held-back samples, or too many fewer on those from before the last judgement.
+ * The second counts where labels go wrong: they are as wrong in the samples held back meanwhile, and a network that has
+ * learned them answers those better.
+ *
  * What came since the last judgement is dropped from both reservoirs by a roll-back: it may be what did the harm.
  * The labels are classes. Programs of batch 1, that update each call or accumulate. The reservoirs live in RAM and
  * start empty after a reboot. All choices come from the seed: the same calls give the same bits.
@@ -61,6 +65,7 @@ typedef struct {
   uint32_t replays;                  /* earlier samples trained on after each new one */
   uint32_t held_per_256;             /* share of incoming samples that is held back, in 256ths */
   uint32_t least_held;               /* held-back samples below which nothing is judged; at least 1 */
+  uint32_t older_loss_per_256;       /* share of older held-back samples that may turn wrong, in 256ths */
   const tl_store_flash *flash;       /* NULL: committed states stay in RAM */
   tl_store_model_id model;
 } tl_session_config;
@@ -103,9 +108,14 @@ typedef enum {
   TL_SESSION_NO_MEMORY    /* begin: memory is too small or not aligned to 4 bytes */
 } tl_session_status;
 
-/* How a judgement came about. `right` are correct answers among `held`. */
+/* Correct answers among `count` held-back samples; of those, older: from before the last judgement. */
 typedef struct {
-  uint32_t held, right_now, right_committed;
+  uint32_t count, right, older, older_right;
+} tl_session_score;
+
+/* How a judgement came about. */
+typedef struct {
+  tl_session_score now, committed; /* all 0 where nothing was evaluated */
   tl_store_status store; /* of the save; TL_STORE_OK where none was made */
 } tl_session_report;
 
@@ -135,8 +145,8 @@ uint32_t tl_session_rehearse(tl_session *s, uint32_t count, float lr);
  * Where samples come in bursts that resemble each other, hold back whole bursts with this (held_per_256 = 0). */
 tl_session_status tl_session_hold(tl_session *s, const void *sample, int32_t label);
 
-/* Correct answers among the held-back samples, of which there are *held. */
-uint32_t tl_session_evaluate(tl_session *s, uint32_t *held);
+/* Tests the network on the held-back samples. */
+tl_session_score tl_session_evaluate(tl_session *s);
 
 /* Commits or rolls back. Costs two evaluations of the held-back samples, and a save. report may be NULL. */
 tl_session_status tl_session_judge(tl_session *s, tl_session_report *report);
@@ -165,6 +175,7 @@ void tl_session_roll_back(tl_session *s);
   TL_SESSION_BIND(name, NAME, sample_type, outputs, accumulate, NAME##_ACCUMULATE_BOUNDARY_BYTES, name##_session_apply)
 
 #define TL_SESSION_BIND(name, NAME, sample_type, outputs, training, boundary_bytes, apply)                 \
+  typedef char name##_session_needs_batch_1[NAME##_BATCH == 1 ? 1 : -1];                                   \
   static void name##_session_prefix(void *m, const void *sample, uint8_t *boundary) {                      \
     name##_##training##_prefix((name##_t *)m, (const sample_type *)sample, boundary);                      \
   }                                                                                                        \

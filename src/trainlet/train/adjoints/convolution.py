@@ -35,7 +35,9 @@ def conv(g: Adjoint, node: Node, dy: Value) -> None:
         partial = p.channels is not None and p.layer.depthwise
         rows = g.channels(p) if partial else None
         attrs = {**geometry, "kernel": w.shape[1:-1], "depthwise": p.layer.depthwise}
-        d_w = g.emit("ConvWeightGrad", [g.take(node, x), dy, rows], attrs, name=f"d_{p.name}", source=node.source)
+        d_w = g.emit(
+            "ConvWeightGrad", [g.take(node, x), dy, rows], attrs, name=f"d_{p.name}", source=node.source
+        )
         g.give(w, d_w)
     elif g.wants(w):
         raise UnsupportedGradient(

@@ -29,7 +29,9 @@ def sub(g: Adjoint, node: Node, dy: Value) -> None:
     if g.wants(a):
         _give_summed(g, node, a, dy)
     if g.wants(b):
-        _give_summed(g, node, b, g.emit("Scale", [dy], {"factor": -1.0}, name=f"d_{b.name}.full", source=node.source))
+        _give_summed(
+            g, node, b, g.emit("Scale", [dy], {"factor": -1.0}, name=f"d_{b.name}.full", source=node.source)
+        )
 
 
 @adjoint("Mul")

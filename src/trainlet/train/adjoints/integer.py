@@ -15,7 +15,7 @@ from trainlet.train.adjoint import Adjoint, adjoint, constant_scale
 
 @adjoint("Requantize")
 def requantize(g: Adjoint, node: Node, dy: Value) -> None:
-    """y = clamp(rint((acc + bias) scale) + zero).   d_acc = mask ? dy * scale : 0;   d_bias = sum of d_acc."""
+    """y = clamp(rint((acc + bias) scale) + zero).   d_acc = mask ? dy scale : 0;   d_bias = sum of d_acc."""
     acc, bias, scale = node.inputs
     assert acc is not None and bias is not None and scale is not None
     if scale.dtype == "s32":
@@ -30,22 +30,26 @@ def requantize(g: Adjoint, node: Node, dy: Value) -> None:
 
 @adjoint("QLinearAdd")
 def qlinear_add(g: Adjoint, node: Node, dy: Value) -> None:
-    """y = clamp(rint((a' sa +- b' sb) / sy) + zy).   da = mask ? dy sa / sy : 0, and b alike, with its sign."""
+    """y = clamp(rint((a' sa +- b' sb) / sy) + zy).   da = mask ? dy sa / sy : 0;   db with its sign."""
     sy = constant_scale(g, node.output)
     for x, sign in zip(node.operands(), (1, -1 if node.attrs["subtract"] else 1), strict=True):
         if g.wants(x):
             factor = sign * float(np.float32(constant_scale(g, x) / sy))
             attrs = {"factor": factor}
-            g.give(x, g.emit("MaskGrad", [dy, node.outputs[1]], attrs, name=f"d_{x.name}", source=node.source))
+            g.give(
+                x, g.emit("MaskGrad", [dy, node.outputs[1]], attrs, name=f"d_{x.name}", source=node.source)
+            )
 
 
 @adjoint("QLinearMul")
 def qlinear_mul(g: Adjoint, node: Node, dy: Value) -> None:
-    """y = clamp(rint(a' b' s) + zy), s = sa sb / sy.   da = mask ? dy s b' : 0;   db = sum of mask ? dy s a' : 0."""
+    """y = clamp(rint(a' b' s) + zy), s = sa sb / sy.   da = mask ? dy s b';   db = sum of mask ? dy s a'."""
     a, b = node.inputs
     assert a is not None and b is not None
     sy = constant_scale(g, node.output)
-    masked = g.emit("MaskGrad", [dy, node.outputs[1]], name=f"d_{node.output.name}.masked", source=node.source)
+    masked = g.emit(
+        "MaskGrad", [dy, node.outputs[1]], name=f"d_{node.output.name}.masked", source=node.source
+    )
     for x, other in ((a, b), (b, a)):
         if not g.wants(x):
             continue

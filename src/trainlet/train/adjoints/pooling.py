@@ -11,7 +11,7 @@ from trainlet.train.adjoint import Adjoint, adjoint, constant_scale
 
 @adjoint("AveragePool")
 def average_pool(g: Adjoint, node: Node, dy: Value) -> None:
-    """y = mean over a window.   dx: each element of the window gets dy / count, times sx / sy where rescaled."""
+    """y = mean over a window.   dx: dy / count to each element of a window, times sx / sy if rescaled."""
     x = node.inputs[0]
     if g.wants(x):
         assert x is not None
