@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -40,11 +41,11 @@ IMAGES = {"cifar10": 3000}  # training images used, the first ones; all where no
 EPOCHS = {"cifar10": 8, "caltech101": 12}
 SCHEMES = ("head", "bias-only:22", "49kb", "99kb", "last:12")
 BATCH1_SCHEMES = ("49kb", "99kb")
-# Candidate rates: multiples of the published 0.0125 at batch 32. A head alone is convex: it bears more.
-# At batch 1 the linear rule divides by 32; the best rates turned out to lie a little above that.
-RATES = (0.0125, 0.025, 0.05)
-HEAD_RATES = (0.1, 0.2, 0.4)
-BATCH1_RATES = (2 * 0.0125 / 32, 4 * 0.0125 / 32, 8 * 0.0125 / 32)
+# The middle one of three candidate rates, each twice the one before; where the best of them is at an end, the
+# next rate beyond is tried too. Multiples of the published 0.0125 at batch 32; a head alone is convex and
+# bears more; at batch 1 the linear rule divides by 32.
+RATE, HEAD_RATE, BATCH1_RATE = 0.025, 0.2, 4 * 0.0125 / 32
+MOST_RATES = 7
 SEARCH_SHARE = 0.5  # of the epochs, for a candidate rate
 VALIDATION_SHARE = 0.2  # of the training images of each class, while rates are compared
 MARK = "<!-- table -->\n"
@@ -63,10 +64,10 @@ class Row:
     seed: int = 0
 
     @property
-    def rates(self) -> tuple[float, ...]:
+    def middle_rate(self) -> float:
         if self.scheme == "head":
-            return HEAD_RATES
-        return BATCH1_RATES if self.batch == 1 else RATES
+            return HEAD_RATE
+        return BATCH1_RATE if self.batch == 1 else RATE
 
 
 def shared() -> Path:
@@ -134,7 +135,7 @@ def trainer_of(row: Row, data: Dataset) -> Trainer:
 
 
 def run_at(trainer: Trainer, lr: float, epochs: int) -> dict[str, float | None]:
-    """Accuracy, last training loss and seconds of one run; a run that diverges has accuracy 0."""
+    """Accuracy, last training loss and seconds of one run; no loss where it became NaN."""
     config = replace(trainer.config, lr=lr, epochs=epochs, evaluate_every=epochs)
     try:
         result = again(trainer, config).run()
@@ -160,9 +161,9 @@ class Log:
         text = self.path.read_text() if self.path.is_file() else ""
         return [json.loads(line) for line in text.splitlines()]
 
-    def find(self, row: Row, part: str, lr: float | None = None) -> dict | None:
-        """The record of a row's validation or test run (at a rate, or at whichever it was)."""
-        want = {**asdict(row), "part": part} | ({} if lr is None else {"lr": lr})
+    def find(self, row: Row, part: str, lr: float) -> dict | None:
+        """The record of a row's validation or test run at a rate."""
+        want = {**asdict(row), "part": part, "lr": lr}
         return next((r for r in self.records() if all(r.get(k) == v for k, v in want.items())), None)
 
     def append(self, row: Row, part: str, lr: float, result: dict) -> dict:
@@ -176,9 +177,9 @@ class Log:
 def finish(row: Row, path: Path) -> dict:
     """Choose the row's rate on the validation images, train with it on all, test; but for what is logged."""
     log = Log(path)
-    if done := log.find(row, "test"):
-        return done
     lr = best_rate(replace(row, seed=0), log)
+    if done := log.find(row, "test", lr):
+        return done
     trainer = trainer_of(row, load_images(row.data, row.model))
     return log.append(row, "test", lr, run_at(trainer, lr, row.epochs))
 
@@ -189,15 +190,44 @@ def search_epochs(row: Row) -> int:
 
 
 def best_rate(row: Row, log: Log) -> float:
-    """The candidate of highest validation accuracy; the smaller one of a tie."""
-    trainer, found = None, []
-    for lr in row.rates:
-        record = log.find(row, "validation", lr)
-        if record is None:
-            trainer = trainer or trainer_of(row, validation_split(row.data, row.model))
-            record = log.append(row, "validation", lr, run_at(trainer, lr, search_epochs(row)))
-        found.append((record["accuracy"], -lr))
-    return -max(found)[1]
+    """The candidate of highest validation accuracy, after running those that are not logged yet."""
+    trainer: Trainer | None = None
+    while (lr := next_rate(row, log)) is not None:
+        trainer = trainer or trainer_of(row, validation_split(row.data, row.model))
+        log.append(row, "validation", lr, run_at(trainer, lr, search_epochs(row)))
+    return rates_tried(row, log)[0]
+
+
+def rates_tried(row: Row, log: Log) -> list[float]:
+    """Best first, by validation accuracy; of equals the smaller one. A run that diverged is the worst.
+
+    It did where its last epoch's training loss is above that of guessing.
+    """
+    guessing = math.log(api.classes_of(load_images(row.data, row.model)))
+
+    def score(record: dict) -> tuple[float, float]:
+        diverged = record["loss"] is None or record["loss"] > guessing
+        return (0.0 if diverged else -record["accuracy"], record["lr"])
+
+    want = {**asdict(replace(row, seed=0)), "part": "validation"}
+    found = [r for r in log.records() if all(r.get(k) == v for k, v in want.items())]
+    return [r["lr"] for r in sorted(found, key=score)]
+
+
+def next_rate(row: Row, log: Log) -> float | None:
+    """The candidate to try next: one of the three, or one beyond the end at which the best lies."""
+    tried = rates_tried(row, log)
+    for lr in (row.middle_rate / 2, row.middle_rate, 2 * row.middle_rate):
+        if lr not in tried:
+            return lr
+    if len(tried) >= MOST_RATES or min(tried) < tried[0] < max(tried):
+        return None
+    return tried[0] / 2 if tried[0] == min(tried) else 2 * tried[0]
+
+
+def tested(row: Row, log: Log) -> dict | None:
+    """The row's test run at its best rate; None where the search or the run is still to be done."""
+    return None if next_rate(row, log) is not None else log.find(row, "test", rates_tried(row, log)[0])
 
 
 def masters_of(scheme: str, masters: Sequence[str]) -> Sequence[str]:
@@ -230,7 +260,7 @@ def best_integer_master(log: Log, model: str) -> str:
     """The integer master of highest mean accuracy on cifar10 at batch 32."""
 
     def score(master: str) -> float:
-        found = [log.find(row, "test") for row in cifar_rows(model, [0]) if row.master == master]
+        found = [tested(row, log) for row in cifar_rows(model, [0]) if row.master == master]
         return mean(record["accuracy"] if record else 0.0 for record in found)
 
     return max((m for m in api.MASTERS if m != "fp32"), key=score)
@@ -261,7 +291,7 @@ def describe(record: dict) -> str:
 
 def cell(log: Log, rows: Sequence[Row]) -> str:
     """Mean test accuracy over the seeds that are done, their range, and the rate; "-" where none is."""
-    found = [r for r in (log.find(row, "test") for row in rows) if r is not None]
+    found = [r for r in (tested(row, log) for row in rows) if r is not None]
     if not found:
         return "-"
     values = [100 * r["accuracy"] for r in found]
@@ -283,18 +313,20 @@ def table(log: Log, rows: Sequence[Row], masters: Sequence[str]) -> list[str]:
 def heading(rows: Sequence[Row], log: Log) -> str:
     row = rows[0]
     images = f"the first {IMAGES[row.data]:,}" if row.data in IMAGES else "all"
-    rates = ", ".join(f"{r:.4g}" for r in rows[-1].rates)
+    middle = rows[-1].middle_rate
+    rates = f"{middle / 2:.4g}, {middle:.4g}, {2 * middle:.4g}"
     if any(r.scheme == "head" for r in rows):
-        rates += f" (head alone: {', '.join(f'{r:g}' for r in HEAD_RATES)})"
-    seeds = len({r.seed for r in rows if log.find(r, "test")})
+        rates += f" (head alone: {HEAD_RATE / 2:g}, {HEAD_RATE:g}, {2 * HEAD_RATE:g})"
+    seeds = len({r.seed for r in rows if tested(r, log)})
     count = f"{seeds} seed{'s' if seeds != 1 else ''}"
     return (
         f"### {row.data}, batch {row.batch}, {row.epochs} epochs\n\n"
         f"{row.model}; {images} training images, all test images, no augmentation; SGD without momentum,\n"
         f"warm-up over a tenth of the run, then a cosine; {count}. The rate of a cell, in brackets, is the\n"
         f"best of {rates} on {VALIDATION_SHARE:.0%} of the\n"
-        f"training images, after {search_epochs(row)} epochs on the others; then the network was trained on\n"
-        "all of them. Test accuracy in percent.\n"
+        f"training images, after {search_epochs(row)} epochs on the others; where the best was at an end,\n"
+        "the next rate beyond was tried too, and so on. Then the network was trained on all images. Test\n"
+        "accuracy in percent.\n"
     )
 
 

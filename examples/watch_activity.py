@@ -24,9 +24,18 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from examples.watch_activity_data import NEW_PEOPLE, PRETRAINING_PEOPLE, Person, Windows, load_recordings, network, split
+from examples.watch_activity_data import (
+    NEW_PEOPLE,
+    PRETRAINING_PEOPLE,
+    Person,
+    Windows,
+    load_recordings,
+    network,
+    split,
+)
 from trainlet.adapt import adapted
-from trainlet.api import Settings, build, compile, plan, plan_report
+from trainlet.api import Settings, build, plan, plan_report
+from trainlet.api import compile as compile_program
 from trainlet.backends.c99.header import plan_table
 from trainlet.ir import Graph
 from trainlet.quantize import quantize, quantize_samples
@@ -86,7 +95,7 @@ class Adaptation:
 
 
 def adapt(host: HostProgram, graph: Graph, person: Person, lr: float, curve: bool = False) -> Adaptation:
-    """Start from the shipped network, learn a person's first windows one at a time, test on the later ones."""
+    """From the shipped network, learn a person's first windows one at a time, test on the later ones."""
     x, test = quantize_samples(graph, person.adapt.x), quantize_samples(graph, person.test.x)
     host.init(SEED)
 
@@ -121,7 +130,9 @@ def table(rows: dict[int, dict[str, Adaptation]], programs: dict[str, Any]) -> T
         out.add_column(column, justify="right")
     for person, by_scheme in rows.items():
         first = next(iter(by_scheme.values()))
-        out.add_row(str(person), f"{100 * first.before:.1f}", *(f"{100 * r.after:.1f}" for r in by_scheme.values()))
+        out.add_row(
+            str(person), f"{100 * first.before:.1f}", *(f"{100 * r.after:.1f}" for r in by_scheme.values())
+        )
     out.add_section()
     mean = {s: np.mean([r[s].after for r in rows.values()]) for s in programs}
     before = np.mean([next(iter(r.values())).before for r in rows.values()])
@@ -153,7 +164,11 @@ def picture(path: Path, rows: dict[int, dict[str, Adaptation]], program: Any) ->
     right.fill_between(range(len(alive)), np.array(alive) / 1024, step="mid", alpha=0.6)
     right.axvline(forward, color="black", lw=0.8, ls=":")
     right.axhline(main.peak_bytes / 1024, color="C3", lw=0.8)
-    right.set(xlabel="kernel call (dotted: backward begins)", ylabel="arena, KB", title="Memory over one training step")
+    right.set(
+        xlabel="kernel call (dotted: backward begins)",
+        ylabel="arena, KB",
+        title="Memory over one training step",
+    )
     fig.tight_layout()
     fig.savefig(path, dpi=120)
 
@@ -165,7 +180,10 @@ def prepare() -> tuple[Graph, dict[int, Person], Person]:
     parts = split(recordings, known, (*NEW_PEOPLE, DEVELOPMENT_PERSON))
     started = time.perf_counter()
     graph = pretrain(parts.pretrain)
-    OUT.print(f"pretrained in float on people {known}: {len(parts.pretrain)} windows, {time.perf_counter() - started:.0f} s")
+    OUT.print(
+        f"pretrained in float on people {known}: {len(parts.pretrain)} windows, "
+        f"{time.perf_counter() - started:.0f} s"
+    )
     rows = np.random.default_rng(SEED).permutation(len(parts.pretrain))[:256]
     int8 = quantize(graph, parts.pretrain.x[rows])
     people = {p: parts.people[p] for p in NEW_PEOPLE}
@@ -175,11 +193,11 @@ def prepare() -> tuple[Graph, dict[int, Person], Person]:
 def main(runs: Path, report: Callable[[str], None] = OUT.print) -> dict[str, Any]:
     folder = runs / "watch_activity"
     graph, people, development = prepare()
-    schemes = {"sparse": sparse_scheme(graph), "head": "head", "full": "full"}
+    schemes: dict[str, str | UpdateScheme] = {"sparse": sparse_scheme(graph), "head": "head", "full": "full"}
     settings = {s: Settings(scheme=v, master=MASTER, seed=SEED) for s, v in schemes.items()}
     settings["sparse"] = dataclasses.replace(settings["sparse"], budget_bytes=BUDGET_BYTES)
     programs = {s: plan(graph, v) for s, v in settings.items()}
-    compile(graph, settings["sparse"], folder / "c")
+    compile_program(graph, settings["sparse"], folder / "c")
     (folder / "plan.txt").write_text("\n".join(plan_table(programs["sparse"])) + "\n")
     (folder / "plan.json").write_text(json.dumps(plan_report(programs["sparse"]), indent=1) + "\n")
     hosts = {s: build(graph, v) for s, v in settings.items()}
@@ -191,7 +209,9 @@ def main(runs: Path, report: Callable[[str], None] = OUT.print) -> dict[str, Any
     }
     OUT.print(table(results, programs))
     windows = {p: (len(x.adapt), len(x.test)) for p, x in people.items()}
-    report(f"windows (adapt, test) per person: {windows}; {PASSES} passes, one window a step, master {MASTER}")
+    report(
+        f"windows (adapt, test) per person: {windows}; {PASSES} passes, one window a step, master {MASTER}"
+    )
     picture(folder / "adaptation.png", results, programs["sparse"])
     report(f"the plan, the C sources and a picture are in {folder}/")
     summary = {

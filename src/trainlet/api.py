@@ -188,13 +188,19 @@ def compile(  # noqa: A001  (the command's name)
     settings: Settings,
     output: str | Path,
     watch: Watch = lambda name, graph: None,
+    board: str | Path | None = None,
+    format: str = "c",  # noqa: A002  (the option's name)
 ) -> Path:
-    """Write the C sources of a training program into the folder `output`."""
-    from trainlet.backends.c99 import write_sources
+    """Write the C sources of a training program into the folder `output`.
+
+    format: one of package.FORMATS. board: a name or a .toml file; then its faster kernels are taken, and a
+    program that does not fit its memories raises BudgetError.
+    """
+    from trainlet.package import write_package
 
     program = plan(model, settings, watch)
     origin = checkpoint_meta(program.name, settings, program.module.selection)
-    return write_sources(program, Path(output), origin)
+    return write_package(program, Path(output), format, board, origin)
 
 
 def build(model: str | Path | Graph, settings: Settings) -> HostProgram:

@@ -66,7 +66,9 @@ def test_quantization_aware_scaling(run):
     for key in (k for k in v.arrays if k.startswith(("qas_w/", "qas_b/"))):
         kind, layer = key.split("/")
         p = parameters[f"{layer}/weight" if kind == "qas_w" else f"{layer}/bias"]
-        gradient = next(result.values[n] for n in (f"d_{p.name}", f"d_{p.name}.trained") if n in result.values)
+        gradient = next(
+            result.values[n] for n in (f"d_{p.name}", f"d_{p.name}.trained") if n in result.values
+        )
         scale = p.row_scale.reshape(-1, *(1,) * (gradient.ndim - 1))
         expected = np.where(scale == 0, 0, nhwc(v.arrays[key]))  # dead channels: ours is never updated
         assert relative(gradient * scale, expected) <= 1e-4, key

@@ -1,6 +1,5 @@
 """Training step by step under published schemes: the interpreter, and the emitted C."""
 
-import numpy as np
 import pytest
 
 from tests.conformance.vectors import TRAJECTORIES, nhwc, relative, vector

@@ -64,7 +64,9 @@ def activation(values: Any, name: str) -> str:
 
 def last_gradient(values: Any, name: str) -> np.ndarray:
     """The gradient of a value once all its consumers have given their part."""
-    numbered = [k for k in values if k == f"d_{name}" or (k.startswith(f"d_{name}.") and k[len(name) + 3 :].isdigit())]
+    numbered = [
+        k for k in values if k == f"d_{name}" or (k.startswith(f"d_{name}.") and k[len(name) + 3 :].isdigit())
+    ]
     return values[numbered[-1]]
 
 

@@ -19,14 +19,25 @@ class Net:
         self.b, self.rng, self.n = GraphBuilder(name), np.random.default_rng(seed), 0
         self.x = self.b.input("x", "f32", (1, *shape))
 
-    def conv(self, x: Value, o: int, k: int = 1, stride: int = 1, groups: int = 1, dilation: int = 1, act: str = "relu") -> Value:
+    def conv(
+        self,
+        x: Value,
+        o: int,
+        k: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        dilation: int = 1,
+        act: str = "relu",
+    ) -> Value:
         rank, c, self.n = len(x.shape) - 2, x.shape[-1], self.n + 1
         size = (o, *(k,) * rank, c // groups)
         w = self.b.constant(f"conv{self.n}/weight", self.rng.normal(0, (2 / np.prod(size[1:])) ** 0.5, size))
         bias = self.b.constant(f"conv{self.n}/bias", self.rng.normal(0, 0.1, o))
         attrs = {
-            "strides": (stride,) * rank, "pads": (dilation * (k - 1) // 2,) * (2 * rank),
-            "groups": groups, "dilations": (dilation,) * rank,
+            "strides": (stride,) * rank,
+            "pads": (dilation * (k - 1) // 2,) * (2 * rank),
+            "groups": groups,
+            "dilations": (dilation,) * rank,
         }
         y = self.b.add("Conv", [x, w, bias], attrs, name=f"conv{self.n}", source=f"net:/conv{self.n}")
         return self.act(y, act)
@@ -45,7 +56,9 @@ class Net:
 
     def gemm(self, x: Value, o: int) -> Graph:
         w = self.b.constant("head/weight", self.rng.normal(0, 0.3, (o, x.shape[-1])))
-        return self.b.build([self.b.add("Gemm", [x, w, self.b.constant("head/bias", np.zeros(o))], name="logits")])
+        return self.b.build(
+            [self.b.add("Gemm", [x, w, self.b.constant("head/bias", np.zeros(o))], name="logits")]
+        )
 
 
 def residual() -> Graph:

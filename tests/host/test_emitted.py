@@ -12,7 +12,9 @@ from trainlet.runtime.measure import peak_arena_bytes, touched
 
 CASES = [
     *itertools.product(NETWORKS, [False], ["full", "head", "last:2"], ["fp32"], [1, 3]),
-    *itertools.product(["residual", "wave"], [True], ["full", "last:2"], ["fp32", "residual", "stochastic", "nearest"], [1]),
+    *itertools.product(
+        ["residual", "wave"], [True], ["full", "last:2"], ["fp32", "residual", "stochastic", "nearest"], [1]
+    ),
     *itertools.product(NETWORKS, [True], ["full", "bias-only:2"], ["stochastic"], [2]),
 ]
 STEPS = 3

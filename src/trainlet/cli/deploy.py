@@ -13,7 +13,11 @@ from trainlet import api
 from trainlet.cli import options as o
 from trainlet.errors import GraphError
 from trainlet.ir import Graph
+from trainlet.package import FORMATS
 from trainlet.passes import PASSES
+
+Package = StrEnum("Package", {name: name for name in FORMATS})  # type: ignore[misc]
+PLAIN = Package("c")
 
 
 def compile_(
@@ -28,6 +32,12 @@ def compile_(
     classes: o.Classes = None,
     budget: o.Budget = None,
     seed: o.Seed = 0,
+    board: Annotated[
+        str | None, typer.Option(help="Its kernels, and its memories as the budget: a name, or a .toml file.")
+    ] = None,
+    form: Annotated[
+        Package, typer.Option("--format", help="What the folder drops into: plain C, or a build system.")
+    ] = PLAIN,
     emit_after: Annotated[
         str | None, typer.Option(metavar="PASS", help="Print the IR of every function after this pass.")
     ] = None,
@@ -46,7 +56,7 @@ def compile_(
 
             print(print_graph(graph))
 
-    folder = api.compile(model, settings, output, watch)
+    folder = api.compile(model, settings, output, watch, board, form)
     # With --emit-after stdout is IR text that `trainlet opt` reads.
     print(f"wrote {folder}", file=sys.stdout if emit_after is None else sys.stderr)
 

@@ -1,9 +1,9 @@
 """TFLite's fixed-point rescaling: multiplication by a real number in integers, bit for bit.
 
 A real factor is (multiplier, shift): factor = multiplier * 2^(shift - 31), 2^30 <= multiplier < 2^31. The
-product is rounded twice, as TFLite's reference kernels and CMSIS-NN do (Jacob et al., arXiv:1712.05877, section
-2.3): to the high 32 bits half up, then after the shift half away from 0. TFLite's fully connected layers round
-it once, half up.
+product is rounded twice, as in TFLite's reference kernels and CMSIS-NN (Jacob et al., arXiv:1712.05877,
+section 2.3): to the high 32 bits half up, then after the shift half away from 0. TFLite's fully connected
+layers round it once, half up.
 """
 
 from __future__ import annotations

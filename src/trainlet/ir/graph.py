@@ -161,7 +161,7 @@ class Graph:
             raise GraphError(f"{self.name}: value {value.name} is not quantized")
         if isinstance(value.quant.scale, str):
             return self.constants[value.quant.scale].data.astype(np.float32)
-        return np.float32(value.quant.scale)
+        return np.asarray(value.quant.scale, np.float32)
 
 
 def legal_name(text: str) -> str:
@@ -274,8 +274,8 @@ class GraphBuilder:
 
 def dtype_of(array: np.ndarray) -> str:
     """The IR's dtype for an array; float64 and int64 become f32 and s32."""
-    kinds = {np.dtype(np.float64): "f32", np.dtype(np.int64): "s32"}
-    kinds |= {np.dtype(t): name for name, (t, _) in DTYPES.items()}
+    kinds: dict[np.dtype[Any], str] = {np.dtype(t): name for name, (t, _) in DTYPES.items()}
+    kinds |= {np.dtype(np.float64): "f32", np.dtype(np.int64): "s32"}
     if array.dtype not in kinds:
         raise GraphError(f"no dtype in the IR for numpy {array.dtype}")
     return kinds[array.dtype]

@@ -53,5 +53,6 @@ def _check_node(graph: Graph, defined: dict[str, Value], node: Node) -> None:
     for value, (dtype, shape) in zip(node.outputs, results, strict=True):
         if (value.dtype, value.shape) != (dtype, shape):
             raise GraphError(
-                f"{graph.name}: {where} is {value.dtype}{list(value.shape)}, its op gives {dtype}{list(shape)}"
+                f"{graph.name}: {where} is {value.dtype}{list(value.shape)}, "
+                f"its op gives {dtype}{list(shape)}"
             )

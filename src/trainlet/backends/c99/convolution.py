@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from trainlet.backends.c99.update import update_struct
-from trainlet.backends.c99.writer import CONV_SCRATCH_BYTES, VECTOR_SCRATCH_BYTES, Writer, kernel, mask, number
+from trainlet.backends.c99.writer import (
+    CONV_SCRATCH_BYTES,
+    VECTOR_SCRATCH_BYTES,
+    Writer,
+    kernel,
+    mask,
+    number,
+)
 from trainlet.ir import Node, Value
 from trainlet.ir.ops.convolution import node_window
 from trainlet.ir.ops.gradients import inplace_scratch_bytes, input_grad_window, weight_grad_window
@@ -104,7 +111,8 @@ def _weight_grad(c: Writer, n: Node, update: str) -> Iterable[str]:
     yield update
     if n.attrs["depthwise"]:
         whole = Window(**{**vars(s), "c": dy.shape[-1], "o": dy.shape[-1], "groups": dy.shape[-1]})
-        yield f"tl_depthwise_weight_grad({c.shape(whole)}, &x, {c.ptr(dy)}, {c.ptr(n.input(2))}, {k}, &u, scratch);"
+        rows = c.ptr(n.input(2))
+        yield f"tl_depthwise_weight_grad({c.shape(whole)}, &x, {c.ptr(dy)}, {rows}, {k}, &u, scratch);"
     else:
         yield f"tl_conv_weight_grad({c.shape(s)}, &x, {c.ptr(dy)}, &u, scratch);"
 
@@ -148,7 +156,8 @@ def bias_grad_update(c: Writer, n: Node) -> Iterable[str]:
 @kernel("RequantizeGrad")
 def requantize_grad(c: Writer, n: Node) -> Iterable[str]:
     dy, scale, bits = n.inputs
-    yield f"tl_requantize_grad({c.ptr(n.output)}, {c.ptr(dy)}, {c.ptr(bits)}, {c.ptr(scale)}, {_positions(dy)});"
+    operands = ", ".join(c.ptr(v) for v in (n.output, dy, bits, scale))
+    yield f"tl_requantize_grad({operands}, {_positions(dy)});"
 
 
 @kernel("MaskGrad")
@@ -176,7 +185,8 @@ def matmul(c: Writer, n: Node) -> Iterable[str]:
     m, cols = n.output.shape[-2:]
     k = a.shape[-2] if n.attrs["trans_a"] else a.shape[-1]
     batch = n.output.size // (m * cols)
+    turned = [int(bool(n.attrs[side])) for side in ("trans_a", "trans_b")]
     yield (
-        f"tl_matmul_f32({batch}, {m}, {k}, {cols}, {int(bool(n.attrs['trans_a']))}, {int(bool(n.attrs['trans_b']))}, "
+        f"tl_matmul_f32({batch}, {m}, {k}, {cols}, {turned[0]}, {turned[1]}, "
         f"{c.ptr(a)}, {m * k}, {c.ptr(b)}, {k * cols}, {c.ptr(n.output)}, {m * cols}, scratch);"
     )

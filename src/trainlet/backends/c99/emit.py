@@ -20,8 +20,17 @@ from trainlet.plan.program import Function, Program
 
 KERNEL_FOLDER = Path(trainlet.__file__).parent / "kernels"
 INCLUDES = (
-    "tl_conv.h", "tl_loss.h", "tl_math.h", "tl_matmul.h", "tl_pointwise_f32.h", "tl_pointwise_s8.h",
-    "tl_pool.h", "tl_program.h", "tl_shape.h", "tl_stream.h", "tl_update.h",
+    "tl_conv.h",
+    "tl_loss.h",
+    "tl_math.h",
+    "tl_matmul.h",
+    "tl_pointwise_f32.h",
+    "tl_pointwise_s8.h",
+    "tl_pool.h",
+    "tl_program.h",
+    "tl_shape.h",
+    "tl_stream.h",
+    "tl_update.h",
 )
 
 
@@ -94,7 +103,11 @@ def _function(
     c = Writer(f.locations, ids, f.graph.scales, shapes)
     arguments = {v.name for v in f.graph.inputs if f.locations[v.name].memory == "argument"}
     cut = f.prefix_steps if which != "apply" else 0
-    parts = [("prefix", 0, cut), ("body", cut, len(f.graph.nodes))] if which != "apply" else [("body", 0, len(f.graph.nodes))]
+    parts = (
+        [("prefix", 0, cut), ("body", cut, len(f.graph.nodes))]
+        if which != "apply"
+        else [("body", 0, len(f.graph.nodes))]
+    )
     for part, first, last in parts:
         used = "".join(f", float {a}" for a in ("lr", "factor") if a in arguments and part == "body")
         yield f"static void {which}_{part}({name}_t *m{used}) {{"
@@ -180,15 +193,28 @@ def _entry_points(program: Program, name: str) -> Iterator[str]:
     predict, main = program.functions["predict"], program.main
     x, y = predict.graph.inputs[0], predict.graph.outputs[0]
     sample = C_TYPES[x.dtype]
-    yield from _entry(name, "predict", predict, f"const {sample} *sample, float *out", {x.name: "sample"},
-                      f"memcpy(out, {_at(predict, y)}, {y.bytes});", sample)
+    yield from _entry(
+        name,
+        "predict",
+        predict,
+        f"const {sample} *sample, float *out",
+        {x.name: "sample"},
+        f"memcpy(out, {_at(predict, y)}, {y.bytes});",
+        sample,
+    )
     which = "step" if "step" in program.functions else "accumulate"
     label = main.graph.inputs[1]
     lr = ", float lr" if which == "step" else ""
     count = "" if which == "step" else "m->accumulated++;\n  "
-    yield from _entry(name, which, main, f"const {sample} *samples, const {C_TYPES[label.dtype]} *labels{lr}",
-                      {x.name: "samples", label.name: "labels"},
-                      f"{count}return *{_at(main, main.graph.outputs[0])};", sample)
+    yield from _entry(
+        name,
+        which,
+        main,
+        f"const {sample} *samples, const {C_TYPES[label.dtype]} *labels{lr}",
+        {x.name: "samples", label.name: "labels"},
+        f"{count}return *{_at(main, main.graph.outputs[0])};",
+        sample,
+    )
     if which == "accumulate":
         yield f"void {name}_apply({name}_t *m, float lr) {{"
         yield "  if (m->accumulated == 0) return;"
@@ -197,12 +223,14 @@ def _entry_points(program: Program, name: str) -> Iterator[str]:
         yield "}"
         yield ""
     yield f"const float *{name}_logits(const {name}_t *m) {{"
-    yield f"  return (const float *)(const void *)((const uint8_t *)m->arena + {main.locations[main.graph.outputs[1].name].offset});"
+    at = main.locations[main.graph.outputs[1].name].offset
+    yield f"  return (const float *)(const void *)((const uint8_t *)m->arena + {at});"
     yield "}"
     yield ""
     yield from _evaluate(program, name, sample)
-    yield f"void {name}_get_state(const {name}_t *m, void *dst) {{ memcpy(dst, m->state, {program.bytes['state']}); }}"
-    yield f"void {name}_set_state({name}_t *m, const void *src) {{ memcpy(m->state, src, {program.bytes['state']}); }}"
+    size = program.bytes["state"]
+    yield f"void {name}_get_state(const {name}_t *m, void *dst) {{ memcpy(dst, m->state, {size}); }}"
+    yield f"void {name}_set_state({name}_t *m, const void *src) {{ memcpy(m->state, src, {size}); }}"
 
 
 def _entry(
@@ -242,7 +270,8 @@ def _evaluate(program: Program, name: str, sample: str) -> Iterator[str]:
     x, y = f.graph.inputs[0], f.graph.outputs[0]
     if program.module.loss != "softmax-cross-entropy":
         return
-    yield f"int32_t {name}_evaluate({name}_t *m, const {sample} *samples, const int32_t *labels, int32_t count) {{"
+    arguments = f"const {sample} *samples, const int32_t *labels, int32_t count"
+    yield f"int32_t {name}_evaluate({name}_t *m, {arguments}) {{"
     yield "  int32_t correct = 0;"
     yield "  for (int32_t i = 0; i < count; i++) {"
     yield f"    memcpy({_at(f, x)}, samples + (size_t)i * {x.size}, {x.bytes});"

@@ -16,7 +16,8 @@ def plan_table(program: Program) -> list[str]:
     macs = main.macs()
     lines = [
         f"model {program.name}   scheme {module.selection.name}   loss {module.loss}",
-        f"optimizer {module.optimizer.rule}   master {module.optimizer.master}   batch {main.graph.inputs[0].shape[0]}",
+        f"optimizer {module.optimizer.rule}   master {module.optimizer.master}   "
+        f"batch {main.graph.inputs[0].shape[0]}",
         "",
         "  memory        bytes",
         *(f"  {m:<8} {program.bytes[m]:>10,}" for m in ("flash", "arena", "state", "scratch")),
@@ -26,12 +27,15 @@ def plan_table(program: Program) -> list[str]:
     ]
     for name, f in program.functions.items():
         lines.append(
-            f"  {name:<10} {f.peak_bytes:>10,}  {f.lower_bound_bytes:>12,}  {len(f.graph.nodes):>6}   {f.prefix_steps}"
+            f"  {name:<10} {f.peak_bytes:>10,}  {f.lower_bound_bytes:>12,}  "
+            f"{len(f.graph.nodes):>6}   {f.prefix_steps}"
         )
     lines += ["", f"  multiply-accumulates: forward {macs['forward']:,}, backward {macs['backward']:,}"]
     at = main.peak_step
     where = main.graph.nodes[at].output.name if 0 <= at < len(main.graph.nodes) else "the call"
-    lines.append(f"  alive at the peak ({where}): " + ", ".join(f"{r.name} {r.bytes:,}" for r in main.peak_live()[:4]))
+    lines.append(
+        f"  alive at the peak ({where}): " + ", ".join(f"{r.name} {r.bytes:,}" for r in main.peak_live()[:4])
+    )
     lines += ["", "  trained tensor                             elements   of   stored as"]
     for p in module.parameters:
         total = p.layer.weight.size if p.name == p.layer.weight.name else p.tensors["w"].value.size
@@ -51,7 +55,7 @@ def header(program: Program) -> str:
  *
 {table}
  *
- * A sample is {C_TYPES[x.dtype]}[{']['.join(map(str, x.shape[1:]))}], channels last{quant}.
+ * A sample is {C_TYPES[x.dtype]}[{"][".join(map(str, x.shape[1:]))}], channels last{quant}.
  * An output is float[{y.size}]. All memory is in one {name}_t; there is no malloc and no other state.
  * Call {name}_init once; after that any function, in any order, one at a time.
  */
@@ -96,12 +100,13 @@ def _declarations(program: Program, name: str) -> Iterator[str]:
     batch = main.graph.inputs[0].shape[0]
     yield f"#define {name.upper()}_STATE_BYTES {sizes['state']}"
     yield f"#define {name.upper()}_BATCH {batch}"
-    yield f"#define {name.upper()}_MODEL_ID 0x{model_id(program):016x}ull  /* of this network and state layout */"
+    yield f"#define {name.upper()}_MODEL_ID 0x{model_id(program):016x}ull  /* network and state layout */"
     yield ""
     yield "typedef struct {"
     yield f"  uint64_t scratch[{max(1, -(-sizes['scratch'] // 8))}];  /* free between calls */"
     yield f"  uint32_t arena[{max(1, -(-sizes['arena'] // 4))}];  /* free between calls */"
-    yield f"  uint32_t state[{max(1, -(-sizes['state'] // 4))}];  /* trained tensors, optimizer slots, random numbers */"
+    words = max(1, -(-sizes["state"] // 4))
+    yield f"  uint32_t state[{words}];  /* trained tensors, optimizer slots, random numbers */"
     if "accumulate" in program.functions:
         yield "  uint32_t accumulated;  /* samples since the last update */"
     yield f"}} {name}_t;"
@@ -116,14 +121,15 @@ def _declarations(program: Program, name: str) -> Iterator[str]:
     yield ""
     if program.module.loss == "softmax-cross-entropy":
         yield "/* Number of `count` samples whose largest output is their label. */"
-        yield f"int32_t {name}_evaluate({name}_t *m, const {x} *samples, const int32_t *labels, int32_t count);"
+        arguments = f"const {x} *samples, const int32_t *labels, int32_t count"
+        yield f"int32_t {name}_evaluate({name}_t *m, {arguments});"
         yield ""
     yield f"/* All that training changes, {sizes['state']} bytes: save it, put it back. */"
     yield f"void {name}_get_state(const {name}_t *m, void *dst);"
     yield f"void {name}_set_state({name}_t *m, const void *src);"
     yield ""
-    yield "/* The frozen prefix on its own: what is alive behind it (bytes below) can be kept, so that a sample"
-    yield " * seen before skips it. resume(prefix(sample)) is exactly the whole function. */"
+    yield "/* The frozen prefix on its own: what is alive behind it (bytes below) can be kept, so that a"
+    yield " * sample seen before skips it. resume(prefix(sample)) is exactly the whole function. */"
     for f, what in program.functions.items():
         if f != "apply":
             total = sum(v.bytes for v in what.boundary)
@@ -144,7 +150,7 @@ def _training(program: Program, name: str, x: str, label: str, batch: int) -> It
     else:
         yield f"/* {what}: forward and backward, gradients are summed. Returns the loss. */"
         yield f"float {name}_accumulate({name}_t *m, const {x} *samples, const {label} *labels);"
-        yield "/* One update by the mean of the gradients summed since the last; nothing if there are none. */"
+        yield "/* One update by the mean of the gradients summed since the last; nothing if none are. */"
         yield f"void {name}_apply({name}_t *m, float lr);"
     yield "/* Outputs of the last training call, [batch][outputs]; valid until the next call. */"
     yield f"const float *{name}_logits(const {name}_t *m);"

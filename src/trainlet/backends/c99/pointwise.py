@@ -123,9 +123,7 @@ def qlinear_add(c: Writer, n: Node) -> Iterable[str]:
         )
         return
     sides = ", ".join(f"{c.ptr(v)}, {c.zero(v)}, {number(c.scale(v))}" for v in (a, b))
-    yield (
-        f"tl_add_s8({sides}, {number(c.scale(y))}, {c.zero(y)}, {c.ptr(y)}, {c.ptr(mask(n))}, {y.size});"
-    )
+    yield (f"tl_add_s8({sides}, {number(c.scale(y))}, {c.zero(y)}, {c.ptr(y)}, {c.ptr(mask(n))}, {y.size});")
 
 
 @kernel("QLinearMul")

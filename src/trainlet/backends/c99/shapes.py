@@ -101,5 +101,6 @@ def slice_(c: Writer, n: Node) -> Iterable[str]:
     assert x is not None
     starts, sizes = tuple(n.attrs["starts"]), tuple(n.attrs["sizes"])  # type: ignore[arg-type]
     yield f"static const int32_t dims[4] = {braces(dims4(x.shape, n))};"
-    yield f"static const int32_t starts[4] = {braces(dims4(starts, n, 0))}, sizes[4] = {braces(dims4(sizes, n))};"
+    yield f"static const int32_t starts[4] = {braces(dims4(starts, n, 0))};"
+    yield f"static const int32_t sizes[4] = {braces(dims4(sizes, n))};"
     yield f"tl_slice({_size(x)}, dims, starts, sizes, {c.ptr(x)}, {c.ptr(n.output)});"

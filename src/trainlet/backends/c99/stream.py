@@ -43,4 +43,5 @@ def stream_rows(c: Writer, n: Node) -> Iterable[str]:
     for part in parts:
         yield f"  {_stage(c, part, n)},"
     yield "};"
-    yield f"tl_stream_s8(stages, {len(parts)}, {c.ptr(n.inputs[0])}, {c.ptr(n.output)}, {c.ptr(n.outputs[1])}, scratch);"
+    x, y, rows = (c.ptr(v) for v in (n.inputs[0], *n.outputs))
+    yield f"tl_stream_s8(stages, {len(parts)}, {x}, {y}, {rows}, scratch);"

@@ -15,8 +15,13 @@ from trainlet.ir.ops.window import Window
 from trainlet.plan.program import Location
 
 C_TYPES = {
-    "f32": "float", "s8": "int8_t", "u8": "uint8_t", "u16": "uint16_t",
-    "s32": "int32_t", "u32": "uint32_t", "u1": "uint8_t",
+    "f32": "float",
+    "s8": "int8_t",
+    "u8": "uint8_t",
+    "u16": "uint16_t",
+    "s32": "int32_t",
+    "u32": "uint32_t",
+    "u1": "uint8_t",
 }
 CONV_SCRATCH_BYTES = 4096  # TL_CONV_SCRATCH_BYTES of tl_types.h
 VECTOR_SCRATCH_BYTES = 256  # TL_BIAS_GRAD_SCRATCH_BYTES, TL_APPLY_SCRATCH_BYTES
@@ -87,7 +92,24 @@ class Writer:
 
     def shape(self, s: Window) -> str:
         """The address of a tl_conv_shape."""
-        fields = (s.n, s.h, s.w, s.c, s.oh, s.ow, s.o, s.kh, s.kw, s.sh, s.sw, s.pt, s.pl, s.dh, s.dw, s.groups)
+        fields = (
+            s.n,
+            s.h,
+            s.w,
+            s.c,
+            s.oh,
+            s.ow,
+            s.o,
+            s.kh,
+            s.kw,
+            s.sh,
+            s.sw,
+            s.pt,
+            s.pl,
+            s.dh,
+            s.dw,
+            s.groups,
+        )
         text = ", ".join(map(str, fields))
         return "&" + self.shapes.setdefault(text, f"shape_{len(self.shapes)}")
 

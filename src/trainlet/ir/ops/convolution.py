@@ -52,7 +52,9 @@ def _conv(dtype: str, bias: int) -> Infer:
     return infer
 
 
-def overlay(w: np.ndarray, trained: np.ndarray | None, channels: np.ndarray | None, groups: int) -> np.ndarray:
+def overlay(
+    w: np.ndarray, trained: np.ndarray | None, channels: np.ndarray | None, groups: int
+) -> np.ndarray:
     """w with `trained` written over its `channels` (last axis; rows where depthwise)."""
     if trained is None:
         return w
@@ -112,7 +114,9 @@ def gemm(call: Call) -> tuple[np.ndarray, np.ndarray]:
 
 def _integer(call: Call, trained: int) -> np.ndarray:
     x = call[0].astype(np.float64) - call.zero(0)
-    return correlate(x, weights(call, 1, trained, True), node_window(call.node)).reshape(call.node.output.shape)
+    return correlate(x, weights(call, 1, trained, True), node_window(call.node)).reshape(
+        call.node.output.shape
+    )
 
 
 @op("ConvInteger", _conv("s32", -1), (2, 4), INTEGER, macs=_macs)

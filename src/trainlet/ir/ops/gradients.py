@@ -46,8 +46,15 @@ def _input_grad_fits(node: Node, operand: int) -> bool:
     return same and 4 * inplace_scratch_bytes(s) <= node.output.bytes
 
 
-@op("ConvInputGrad", _input_grad_shape, (2, 5), INPUT_GRAD, inplace={0: (2, 0)}, inplace_fits=_input_grad_fits,
-    macs=lambda node: input_grad_window(node).macs)
+@op(
+    "ConvInputGrad",
+    _input_grad_shape,
+    (2, 5),
+    INPUT_GRAD,
+    inplace={0: (2, 0)},
+    inplace_fits=_input_grad_fits,
+    macs=lambda node: input_grad_window(node).macs,
+)
 def conv_input_grad(call: Call) -> np.ndarray:
     """dy f32, w, addend f32?, trained?, channels? -> dx f32 (x_shape) = conv_transpose(dy, w) [+ addend].
 
@@ -103,8 +110,14 @@ def _fused_shape(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     return updated(inputs[3:], attrs)
 
 
-@op("ConvWeightGradUpdate", _fused_shape, (4, 11), {**WEIGHT_GRAD, **UPDATE}, macs=_weight_grad_macs,
-    inplace={0: (3,)})
+@op(
+    "ConvWeightGradUpdate",
+    _fused_shape,
+    (4, 11),
+    {**WEIGHT_GRAD, **UPDATE},
+    macs=_weight_grad_macs,
+    inplace={0: (3,)},
+)
 def conv_weight_grad_update(call: Call) -> tuple[np.ndarray, ...]:
     """ConvWeightGrad, then Update, a row at a time: x, dy, channels?, then Update's operands from w on."""
     return run_update(call, _weight_grad(call), 3)
@@ -122,8 +135,7 @@ def bias_grad(call: Call) -> np.ndarray:
     return call[0].astype(np.float64).reshape(-1, call[0].shape[-1]).sum(0).astype(call.real)
 
 
-@op("BiasGradUpdate", lambda i, a: updated(i[1:], a), (2, 9), UPDATE,
-    inplace={0: (1,)})
+@op("BiasGradUpdate", lambda i, a: updated(i[1:], a), (2, 9), UPDATE, inplace={0: (1,)})
 def bias_grad_update(call: Call) -> tuple[np.ndarray, ...]:
     """BiasGrad, then Update: dy, then Update's operands from w on."""
     return run_update(call, bias_grad(call), 1)

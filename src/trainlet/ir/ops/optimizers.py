@@ -66,7 +66,9 @@ def uniform(seed: int, step: int, stream: int, shape: tuple[int, ...]) -> np.nda
     """[0, 1) in multiples of 2^-24, one number an element, a pure function of its arguments."""
     with np.errstate(over="ignore"):
         one = np.ones(1, np.uint32)
-        key = mix(mix(mix(one * np.uint32(seed) + np.uint32(0x9E3779B9)) + np.uint32(step)) + np.uint32(stream))
+        key = mix(
+            mix(mix(one * np.uint32(seed) + np.uint32(0x9E3779B9)) + np.uint32(step)) + np.uint32(stream)
+        )
         index = np.arange(int(np.prod(shape)), dtype=np.uint32)
         bits = mix(mix(key + index * np.uint32(0x9E3779B9)) + (key ^ np.uint32(0x6A09E667)))
     return ((bits >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)).reshape(shape)
@@ -76,14 +78,17 @@ def _round(s: np.ndarray, u: np.ndarray | None) -> np.ndarray:
     return np.rint(s) if u is None else np.floor(s + u)
 
 
-def _store(w: np.ndarray, fraction: np.ndarray | None, s: np.ndarray, u: np.ndarray | None) -> list[np.ndarray]:
-    """The tensor after step s in its own units (tl_update.h); u: uniform numbers, None to round to nearest."""
+def _store(
+    w: np.ndarray, fraction: np.ndarray | None, s: np.ndarray, u: np.ndarray | None
+) -> list[np.ndarray]:
+    """The tensor after step s in its own units (tl_update.h); u: uniform numbers, None: to nearest."""
     s = np.where(np.isnan(s), 0, s).astype(np.float32)
     if w.dtype == np.float32:
         return [w - s]
     bits = 8 * w.dtype.itemsize
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     if fraction is not None:
+        assert u is not None
         whole = 256 * w.astype(np.int64) + fraction
         steps = np.clip(np.floor(np.float32(256) * s + u), -(2.0**40), 2.0**40).astype(np.int64)
         whole = np.clip(whole - steps, low * 256, high * 256 + 127)
@@ -105,45 +110,55 @@ def run_update(call: Call, dw: np.ndarray, first: int) -> tuple[np.ndarray, ...]
     """Results of an update whose operands from w on start at `first`."""
     w, lr, scale, fraction, m, v, rng, factor = (call[first + i] for i in range(len(OPERANDS)))
     a, f = call.attrs, call.real
-    real = (lambda x: f(np.float32(x)))
-    if a["rule"] == "accumulate":
-        g = dw if scale is None else dw * _column(scale, dw)
-        return ((w + g).astype(f),)
     g = dw if factor is None else dw * factor[0]
-    live = np.ones(w.shape, bool) if scale is None else np.broadcast_to(_column(scale, w) != 0, w.shape)
     g = g if scale is None else g * _column(scale, g)
+    if a["rule"] == "accumulate":
+        return ((w + g).astype(f),)
+    live = np.ones(w.shape, bool) if scale is None else np.broadcast_to(_column(scale, w) != 0, w.shape)
     value = w.astype(f) if fraction is None else w + fraction.astype(f) / 256
-    slots: list[np.ndarray] = []
-    if a["rule"] == "adamw":
-        t = int(rng[1]) + 1
-        m = np.where(live, real(a["beta1"]) * m + real(1 - np.float32(a["beta1"])) * g, m)
-        v = np.where(live, real(a["beta2"]) * v + real(1 - np.float32(a["beta2"])) * g * g, v)
-        mean, square = m / f(1 - float(a["beta1"]) ** t), v / f(1 - float(a["beta2"]) ** t)
-        s, slots = lr[0] * (mean / (np.sqrt(square) + real(a["eps"])) + real(a["weight_decay"]) * value), [m, v]
-    else:
-        g = g + real(a["weight_decay"]) * value
-        if a["rule"] == "momentum":
-            g = np.where(live, real(a["momentum"]) * m + g, m)
-            slots = [g]
-        s = lr[0] * g
-    u = None
-    if a["master"] in ("stochastic", "residual"):
-        u = uniform(int(rng[0]), int(rng[1]), int(a["stream"]), w.shape)  # type: ignore[arg-type]
+    step, slots = _adamw(a, f, g, value, m, v, rng) if a["rule"] == "adamw" else _sgd(a, f, g, value, m)
+    step = lr[0] * step
     if w.dtype.kind == "f":
-        results = [np.where(live, w - s, w).astype(w.dtype)]
+        stored, old = [(w - step).astype(w.dtype)], [w]
     else:
-        old = [w] if fraction is None else [w, fraction]
-        results = [np.where(live, new, o) for new, o in zip(_store(w, fraction, s, u), old, strict=True)]
-    return (*results, *(x.astype(f) for x in slots))
+        stochastic = a["master"] in ("stochastic", "residual")
+        u = uniform(int(rng[0]), int(rng[1]), int(a["stream"]), w.shape) if stochastic else None
+        stored, old = _store(w, fraction, step, u), [w] if fraction is None else [w, fraction]
+    kept = [np.where(live, new, before) for new, before in zip(stored, old, strict=True)]
+    moments = [np.where(live, new, before).astype(f) for new, before in zip(slots, (m, v), strict=False)]
+    return (*kept, *moments)
 
 
-@op("Update", lambda i, a: updated(i[1:], a), (2, 9), UPDATE,
-    inplace={0: (1,)})
+Stepped = tuple[np.ndarray, list[np.ndarray]]  # step before the learning rate, new slots
+
+
+def _sgd(a: Attrs, f: type, g: np.ndarray, value: np.ndarray, m: np.ndarray | None) -> Stepped:
+    g = g + f(np.float32(a["weight_decay"])) * value
+    if a["rule"] == "sgd":
+        return g, []
+    m = f(np.float32(a["momentum"])) * m + g
+    return m, [m]
+
+
+def _adamw(
+    a: Attrs, f: type, g: np.ndarray, value: np.ndarray, m: np.ndarray, v: np.ndarray, rng: np.ndarray
+) -> Stepped:
+    """Loshchilov and Hutter, arXiv:1711.05101, algorithm 2."""
+    beta1, beta2, eps, decay = (f(np.float32(a[k])) for k in ("beta1", "beta2", "eps", "weight_decay"))
+    t = int(rng[1]) + 1
+    m = beta1 * m + f(1 - np.float32(a["beta1"])) * g
+    v = beta2 * v + f(1 - np.float32(a["beta2"])) * g * g
+    mean, square = m / f(1 - float(a["beta1"]) ** t), v / f(1 - float(a["beta2"]) ** t)
+    return mean / (np.sqrt(square) + eps) + decay * value, [m, v]
+
+
+@op("Update", lambda i, a: updated(i[1:], a), (2, 9), UPDATE, inplace={0: (1,)})
 def update(call: Call) -> tuple[np.ndarray, ...]:
     """dw f32, w, lr f32 (1)?, scale f32 (rows)?, fraction s8?, m f32?, v f32?, rng u32 (2)?, factor f32 (1)?
 
     -> w after one step, then fraction, m, v where present. Only accumulate does without lr.
-    A row whose scale is 0 is not touched. Quantization-aware scaling is `scale` (Lin et al., arXiv:2206.15472, section 3.1).
+    A row whose scale is 0 is not touched. Quantization-aware scaling is `scale` (Lin et al.,
+    arXiv:2206.15472, section 3.1).
     """
     return run_update(call, call[0], 1)
 

@@ -48,7 +48,9 @@ def _concatenated(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     x, axis = _first(inputs), int(attrs["axis"])  # type: ignore[arg-type]
     check(0 <= axis < len(x.shape), f"axis {axis} of a {len(x.shape)}-D operand")
     rest = [v.shape[:axis] + v.shape[axis + 1 :] for v in inputs if v is not None]
-    check(all(r == rest[0] for r in rest), f"shapes differ off axis {axis}: {[v and v.shape for v in inputs]}")
+    check(
+        all(r == rest[0] for r in rest), f"shapes differ off axis {axis}: {[v and v.shape for v in inputs]}"
+    )
     total = sum(v.shape[axis] for v in inputs if v is not None)
     return [(x.dtype, (*x.shape[:axis], total, *x.shape[axis + 1 :]))]
 
@@ -77,7 +79,7 @@ def pad(call: Call) -> np.ndarray:
 def _sliced(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     x, starts, sizes = _first(inputs), _ints(attrs, "starts"), _ints(attrs, "sizes")
     fits = len(starts) == len(sizes) == len(x.shape) and all(
-        0 <= a and b > 0 and a + b <= d for a, b, d in zip(starts, sizes, x.shape, strict=True)
+        a >= 0 and b > 0 and a + b <= d for a, b, d in zip(starts, sizes, x.shape, strict=True)
     )
     check(fits, f"slice {starts} + {sizes} of {x.shape}")
     return [(x.dtype, sizes)]

@@ -7,6 +7,7 @@ has none, it adds x. `stages` gives them back as ordinary nodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from types import MappingProxyType
 
 import numpy as np
@@ -22,7 +23,7 @@ _PER_STAGE = 9  # of `geometry`: kind, sh, sw, pt, pl, pb, pr, dh, dw
 
 
 def encode(nodes: Sequence[Node]) -> tuple[list[Value | None], dict[str, Attr]]:
-    """Operands and attributes of the StreamRows that computes `nodes`, a chain of QLinearConv and QLinearAdd."""
+    """Operands and attributes of the StreamRows of `nodes`, a chain of QLinearConv and QLinearAdd."""
     first = nodes[0].inputs[0]
     operands: list[Value | None] = [first]
     geometry: list[int] = []
@@ -55,6 +56,7 @@ def stages(inputs: Sequence[Value | None], attrs: Attrs, name: str = "stage", so
     x = inputs[0]
     assert x is not None
     value, at, nodes = x, 1, []
+    operands: tuple[Value | None, ...]
     for i, (scale, zero) in enumerate(zip(attrs["scales"], attrs["zeros"], strict=True)):
         kind, sh, sw, *rest = attrs["geometry"][_PER_STAGE * i : _PER_STAGE * (i + 1)]
         if kind == ADD:
@@ -63,7 +65,10 @@ def stages(inputs: Sequence[Value | None], attrs: Attrs, name: str = "stage", so
             op_name, operands = "QLinearConv", (value, *inputs[at : at + 3])
             at += 3
             stage_attrs = {
-                "strides": (sh, sw), "pads": tuple(rest[:4]), "dilations": tuple(rest[4:]), "groups": attrs["groups"][i],
+                "strides": (sh, sw),
+                "pads": tuple(rest[:4]),
+                "dilations": tuple(rest[4:]),
+                "groups": attrs["groups"][i],
             }
         full, results = infer_node(op_name, operands, stage_attrs, source, 1)
         value = Value(f"{name}.{i}", results[0][0], results[0][1], Quant(scale, zero))
@@ -82,7 +87,7 @@ def stage_window(node: Node) -> Window:
 def window_bytes(nodes: Sequence[Node]) -> int:
     """Bytes of the rows kept between the stages (tl_stream.h)."""
     total = 0
-    for node, reader in zip(nodes, nodes[1:], strict=False):
+    for node, reader in pairwise(nodes):
         s, r = stage_window(node), stage_window(reader)
         total += min((r.kh - 1) * r.dh + 1, s.oh) * s.ow * s.o
     return total
@@ -91,7 +96,10 @@ def window_bytes(nodes: Sequence[Node]) -> int:
 def _infer(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     count = len(attrs["scales"])
     check(1 <= count <= STAGES, f"a chain of {count} stages")
-    check(len(attrs["geometry"]) == _PER_STAGE * count == _PER_STAGE * len(attrs["groups"]), "geometry of another length")
+    check(
+        len(attrs["geometry"]) == _PER_STAGE * count == _PER_STAGE * len(attrs["groups"]),
+        "geometry of another length",
+    )
     nodes = stages(inputs, attrs)
     last = nodes[-1].output
     return [(last.dtype, last.shape), ("s8", (max(1, window_bytes(nodes)),))]
@@ -109,9 +117,10 @@ def _macs(node: Node) -> int:
     macs=_macs,
 )
 def stream_rows(call: Call) -> tuple[np.ndarray, np.ndarray]:
-    """x s8 (N, H, W, C), then weight, bias, scale of each convolution -> y s8, and the rows kept between (undefined)."""
+    """x s8 (N, H, W, C), then weight, bias, scale of each convolution -> y s8, rows kept (undefined)."""
     nodes = stages(call.node.inputs, call.attrs)
-    env = {v.name: a for v, a in zip(call.node.inputs, call.inputs, strict=True) if v is not None}
+    given = zip(call.node.inputs, call.inputs, strict=True)
+    env: dict[str, np.ndarray] = {v.name: a for v, a in given if v is not None and a is not None}
     for node in nodes:
         args = tuple(None if v is None else env[v.name] for v in node.inputs)
         result = OPS[node.op].run(Call(node, args, call.real, call.scales))

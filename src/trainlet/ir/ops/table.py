@@ -138,8 +138,10 @@ def same(*indices: int) -> Infer:
         assert first is not None
         for i in indices[1:]:
             other = inputs[i]
-            check(other is not None and other.shape == first.shape,
-                  f"operand shapes differ: {first.shape} and {other and other.shape}")
+            check(
+                other is not None and other.shape == first.shape,
+                f"operand shapes differ: {first.shape} and {other and other.shape}",
+            )
         return [(first.dtype, first.shape)]
 
     return infer

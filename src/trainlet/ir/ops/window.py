@@ -90,10 +90,14 @@ def conv_window(x: Shape, w: Shape, attrs: Attrs) -> Window:
     """Window of a convolution of x (N, *spatial, C) by w (O, *kernel, C / groups)."""
     groups = int(attrs.get("groups", 1))  # type: ignore[arg-type]
     check(len(w) >= 2 and len(x) >= 2, f"operand shapes {x} and {w}")
-    check(groups >= 1 and x[-1] % groups == 0 and w[0] % groups == 0,
-          f"{x[-1]} inputs and {w[0]} outputs do not split into {groups} groups")
-    check(w[-1] * groups == x[-1],
-          f"weight {w} takes {w[-1] * groups} input channels, the operand {x} has {x[-1]}")
+    check(
+        groups >= 1 and x[-1] % groups == 0 and w[0] % groups == 0,
+        f"{x[-1]} inputs and {w[0]} outputs do not split into {groups} groups",
+    )
+    check(
+        w[-1] * groups == x[-1],
+        f"weight {w} takes {w[-1] * groups} input channels, the operand {x} has {x[-1]}",
+    )
     return window(x, w[0], w[1:-1], attrs, groups)
 
 
@@ -135,7 +139,8 @@ def correlate(x: np.ndarray, w: np.ndarray, s: Window) -> np.ndarray:
         return np.einsum("nyxtc,ct->nyxc", cols.reshape(s.n, s.oh, s.ow, -1, s.c), w[:, :, 0])
     cols = cols.reshape(s.positions, s.kh * s.kw, g, s.c // g)
     y = [
-        cols[:, :, i].reshape(s.positions, -1) @ w[i * (s.o // g) : (i + 1) * (s.o // g)].reshape(s.o // g, -1).T
+        cols[:, :, i].reshape(s.positions, -1)
+        @ w[i * (s.o // g) : (i + 1) * (s.o // g)].reshape(s.o // g, -1).T
         for i in range(g)
     ]
     return np.concatenate(y, axis=1).reshape(s.n, s.oh, s.ow, s.o)
@@ -150,8 +155,9 @@ def correlate_input(dy: np.ndarray, w: np.ndarray, s: Window) -> np.ndarray:
     else:
         og = s.o // g
         parts = [
-            (dy[:, i * og : (i + 1) * og] @ w[i * og : (i + 1) * og].reshape(og, -1))
-            .reshape(s.positions, s.kh * s.kw, s.c // g)
+            (dy[:, i * og : (i + 1) * og] @ w[i * og : (i + 1) * og].reshape(og, -1)).reshape(
+                s.positions, s.kh * s.kw, s.c // g
+            )
             for i in range(g)
         ]
         d = np.concatenate(parts, axis=2)
