@@ -20,7 +20,7 @@ class ConvShape(ctypes.Structure):
 class Weights(ctypes.Structure):
     _fields_ = [
         ("kind_base", c_int), ("base", c_void_p), ("trained", c_void_p), ("kind_trained", c_int),
-        ("channels", c_void_p), ("k", c_int32),
+        ("channels", c_void_p), ("k", c_int32), ("zero", c_int32),
     ]  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """Kernels that move elements, and the scalar functions."""
 
-
 import numpy as np
 import pytest
 

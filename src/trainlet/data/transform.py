@@ -11,7 +11,9 @@ from trainlet.errors import DataError
 from trainlet.ir.graph import Quant, Value
 
 Numbers = float | Sequence[float] | None
-REFERENCE_SCALE = 2 / 255  # the published int8 networks: input pixel - 128 (int8.md)
+# (scale, zero point) of int8 inputs that take pixel - 128: the published int8 networks (int8.md), and
+# TFLite's image networks, whose integers are the pixels, of the real range -1 to 1 or 0 to 255.
+PIXEL_INPUTS = ((2 / 255, 0), (2 / 255, -1), (1 / 128, 0), (1 / 128, -1), (1.0, -128))
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,8 @@ class InputTransform:
     """Stored sample -> network input, by the type it is stored in and the type the network takes.
 
     stored             f32 input                  s8 input
-    uint8 (pixels)     (pixel / 255 - mean)/std   pixel - 128 if the network is a reference one, that is
-                                                  scale 2/255, zero point 0 and no mean or std given;
+    uint8 (pixels)     (pixel / 255 - mean)/std   pixel - 128 if the network takes pixels as they are,
+                                                  that is one of PIXEL_INPUTS, and no mean or std given;
                                                   otherwise the f32 input, quantized
     int8               as it is                   as it is: quantized already
     other numbers      as it is                   quantized
@@ -52,8 +54,7 @@ class InputTransform:
             self.dtype == "s8"
             and q is not None
             and not isinstance(q.scale, str)
-            and q.zero_point == 0
-            and abs(q.scale / REFERENCE_SCALE - 1) < 1e-5
+            and any(q.zero_point == zero and abs(q.scale / scale - 1) < 1e-5 for scale, zero in PIXEL_INPUTS)
             and self.mean == (0.0,)
             and self.std == (1.0,)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,19 @@ class Board:
         """Projected time of so many instructions; see `assumption`."""
         return instructions * self.cycles_per_instruction / (self.clock_mhz * 1e3)
 
+    def as_dict(self) -> dict[str, Any]:
+        """`boards --json`."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "ram_bytes": self.ram.bytes,
+            "ram_budget_bytes": self.ram.budget_bytes,
+            "flash_bytes": self.flash.bytes,
+            "flash_budget_bytes": self.flash.budget_bytes,
+            "fpu": self.fpu,
+            "clock_mhz": self.clock_mhz,
+        }
+
     @property
     def assumption(self) -> str:
         """What a projected time rests on."""
@@ -107,6 +120,15 @@ class Board:
 def boards() -> dict[str, Board]:
     """The boards that come with the package, by name."""
     return {path.stem: read_board(path) for path in sorted(FOLDER.glob("*.toml"))}
+
+
+def board_lines(found: Iterable[Board]) -> list[str]:
+    """Boards as lines of plain text; memories are what a program may take of them."""
+    lines = [f"{'board':<12} {'RAM':>9} {'flash':>10}  {'MHz':>4}  FPU  part"]
+    for b in found:
+        memories = f"{b.ram.budget_bytes:>9,} {b.flash.budget_bytes:>10,}"
+        lines.append(f"{b.name:<12} {memories}  {b.clock_mhz:>4g}  {'yes' if b.fpu else 'no':<3}  {b.title}")
+    return lines
 
 
 def board(name: str | Path | Board) -> Board:
@@ -136,7 +158,7 @@ def read_board(path: Path) -> Board:
 
 
 class _Table:
-    """A TOML table whose keys are taken one by one, with their type checked; what is left over is an error."""
+    """A TOML table whose keys are taken one by one, their types checked; a key that is left is an error."""
 
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self.values, self.where, self.known = values, where, set[str]()
@@ -152,7 +174,7 @@ class _Table:
             value = float(value)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise BackendError(f"{self.where}: {key} is {value!r}, it must be {_WORDS[kind]}")
-        if kind in (int, float) and not 0 <= value < LARGEST_ADDRESS:
+        if isinstance(value, int | float) and not 0 <= value < LARGEST_ADDRESS:
             raise BackendError(f"{self.where}: {key} is {value}, it must lie in 0..2^32-1")
         return value
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,16 +24,21 @@ from trainlet.runtime.toolchain import _cache, _digest, _publish
 
 # -ffreestanding: the compiler's own headers suffice; -fbuiltin: it may still expand a small memcpy.
 FLAGS = (
-    "-std=gnu99", "-O2", "-ffp-contract=off", "-fno-math-errno", "-ffreestanding", "-fbuiltin",
-    "-ffunction-sections", "-fdata-sections", "-fno-common", "-Wall", "-Wextra", "-Werror",
+    "-std=gnu99", "-O3", "-ffp-contract=off", "-fno-math-errno", "-ffreestanding", "-fbuiltin",
+    "-ffunction-sections", "-fdata-sections", "-fno-common", "-g0",
 )  # fmt: skip
-# zig links its compiler-rt (soft floats, 64-bit division) unless told -nostdlib; it knows no libc for "freestanding".
+WARNINGS = (
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+)  # for the firmware; the emitted sources are checked where they are made
+# zig links its compiler-rt (soft floats, 64-bit division) unless told -nostdlib; there is no libc to link.
 LINK = {
-    "gcc": ("-nostdlib", "-static", "-Wl,--gc-sections"),
-    "zig": ("-static", "-Wl,--gc-sections"),
+    "gcc": ("-nostdlib", "-static", "-Wl,--gc-sections", "-Wl,-e,tl_reset"),
+    "zig": ("-static", "-Wl,--gc-sections", "-Wl,-e,tl_reset"),
 }
+MEMORY_FLAGS = {"gcc": ("-fno-tree-loop-distribute-patterns",), "zig": ()}
 COMPILERS = ("gcc", "zig")
-JOBS = 2
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def cross_compiler(board: Board, wanted: str = "auto") -> CrossCompiler:
         raise BackendError(f"no compiler {wanted!r} for boards: choose auto, {' or '.join(COMPILERS)}")
     gcc = board.gcc
     if wanted in ("auto", "gcc") and gcc is not None and (path := shutil.which(gcc.command)):
-        return CrossCompiler("gcc", (path,), (*gcc.flags, "-fno-tree-loop-distribute-patterns"), ("-lgcc",))
+        return CrossCompiler("gcc", (path,), gcc.flags, ("-lgcc",))
     zig = board.zig
     if wanted in ("auto", "zig") and zig is not None and importlib.util.find_spec("ziglang") is not None:
         flags = ("-target", zig.target, f"-mcpu={zig.cpu}", "-fno-sanitize=all")
@@ -125,7 +131,7 @@ def build_firmware(
     own = firmware.sources(board)
     emitted = [*sorted(folder.glob("*.c")), *sorted((folder / "kernels").glob("*.c"))]
     include = (firmware.FOLDER, output, folder / "kernels", folder)
-    with ThreadPoolExecutor(JOBS) as pool:
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(pool.map(lambda source: _object(chosen, flags, source, include), (*own, *emitted)))
     elf = output / "firmware.elf"
     _link(chosen, flags, objects, script, elf, board)
@@ -133,12 +139,14 @@ def build_firmware(
 
 
 def _object(compiler: CrossCompiler, flags: Sequence[str], source: Path, include: Sequence[Path]) -> Path:
-    """One object file. Kernels see their own headers only, so that what surrounds them does not rebuild them."""
+    """One object file. Kernels see their own headers only: what is around does not rebuild them."""
     if source.parent.name == "kernels":
         include = (firmware.FOLDER, source.parent)
     headers = sorted(h for folder in include for h in folder.glob("*.h"))
+    if source.parent == firmware.FOLDER:
+        flags = (*flags, *WARNINGS)
     if source.name == "memory.c":  # a loop in memcpy must not become a call of memcpy
-        flags = (*flags, "-fno-builtin")
+        flags = (*flags, "-fno-builtin", *MEMORY_FLAGS[compiler.kind])
     command = [*compiler.command, *flags]
     result = _cache() / f"{_digest([*command, source.name], [source, *headers])}.o"
     if not result.exists():

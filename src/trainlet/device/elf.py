@@ -72,15 +72,15 @@ def read_elf(path: Path) -> Elf:
     data = path.read_bytes()
     thumb = struct.unpack_from("<H", data, 18)[0] == 40  # EM_ARM
     entry, program_at, section_at = struct.unpack_from("<III", data, 24)
-    program_size, program_count, section_size, section_count, names_index = struct.unpack_from("<5H", data, 42)
+    program_size, program_count, section_size, section_count, names_index = struct.unpack_from(
+        "<5H", data, 42
+    )
     segments = []
     for i in range(program_count):
         kind, at, _, physical, size = struct.unpack_from("<5I", data, program_at + i * program_size)
         if kind == 1 and size:
             segments.append(Segment(physical, data[at : at + size]))
-    headers = [
-        struct.unpack_from("<10I", data, section_at + i * section_size) for i in range(section_count)
-    ]
+    headers = [struct.unpack_from("<10I", data, section_at + i * section_size) for i in range(section_count)]
     names = headers[names_index]
     sections = tuple(
         Section(_string(data, names[4] + h[0]), h[3], h[5], h[1] != SHT_NOBITS)

@@ -1,4 +1,4 @@
-"""Firmware around an emitted program: which sources, the linker script, and what it is told about the program."""
+"""Firmware around an emitted program: its sources, its linker script, what it is told about the program."""
 
 from __future__ import annotations
 

@@ -11,11 +11,11 @@ from trainlet.ir import Graph
 if TYPE_CHECKING:
     from trainlet.frontends.onnx import OnnxOrigin
 
-SUPPORTED = "an ONNX file, an int8 archive (.json + .npz), or IR text (.tl + .npz)"
+SUPPORTED = "an ONNX file, a .tflite file, an int8 archive (.json + .npz), or IR text (.tl + .npz)"
 
 
 def load(path: str | Path) -> Graph:
-    """The inference graph in `path`, whatever its format: ONNX, an int8 archive, or IR text.
+    """The inference graph in `path`, whatever its format: ONNX, TFLite, an int8 archive, or IR text.
 
     Raises ModelError naming the file when it is missing, truncated or of no supported kind.
     """
@@ -35,6 +35,12 @@ def load_with_origin(path: str | Path) -> tuple[Graph, OnnxOrigin | None]:
         return load_archive(path), None
     if _is_text(path):
         return _load_text(path), None
+    from trainlet.frontends.tflite_model import is_tflite
+
+    if is_tflite(path) or path.suffix == ".tflite":
+        from trainlet.frontends.tflite import load_tflite
+
+        return load_tflite(path), None
     if path.suffix in (".json", ".npz", ".txt", ".py", ".tl") or path.stat().st_size == 0:
         raise ModelError(f"{path.name} is not a model: trainlet reads {SUPPORTED}")
     from trainlet.frontends.onnx import load_onnx_with_origin

@@ -109,8 +109,12 @@ class _Importer:
         real = b.add("DequantizeLinear", [self.values[e["input"]]], name="features", source=where)
         flat = b.add("Reshape", [real], {"shape": (1, weight.shape[1])}, name="features.flat", source=where)
         w = b.constant("classifier/weight", weight.astype(np.float32))
-        return b.add("Gemm", [flat, w, b.constant("classifier/bias", bias.astype(np.float32))],
-                     name="logits", source=where)
+        return b.add(
+            "Gemm",
+            [flat, w, b.constant("classifier/bias", bias.astype(np.float32))],
+            name="logits",
+            source=where,
+        )
 
 
 def _f32(x: float) -> float:

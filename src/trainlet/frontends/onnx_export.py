@@ -45,6 +45,7 @@ def export_onnx(
         raise ModelError("writing .onnx files needs the onnx package: pip install 'trainlet[onnx]'") from None
     _check_ops(graph)
     _check_masks(graph)
+    _check_arithmetic(graph)
     writer = Writer(graph, state or {})
     inputs = [_input(writer, v, origin) for v in graph.inputs]
     for node in graph.nodes:
@@ -62,6 +63,20 @@ def _check_ops(graph: Graph) -> None:
     if missing:
         names = ", ".join(f"{n.op} at {n.source or n.output.name}" for n in missing)
         raise ModelError(f"{graph.name}: no ONNX form for {names}; export the inference graph")
+
+
+def _check_arithmetic(graph: Graph) -> None:
+    """Networks from TFLite compute in fixed point, for which ONNX has no operators."""
+    for node in graph.nodes:
+        scale = {"Requantize": 2, "QLinearConv": 3}.get(node.op)
+        operand = node.input(scale) if scale is not None else None
+        rounded = node.op == "AveragePool" and node.attrs["rounding"] != "even"
+        asymmetric = node.attrs.get("fixed") or node.attrs.get("w_zero")
+        if asymmetric or rounded or (operand is not None and operand.dtype == "s32"):
+            raise ModelError(
+                f"{graph.name}: {node.op} at {node.source or node.output.name} computes in TFLite's fixed "
+                "point, which has no ONNX form; export its parameters (--to safetensors)"
+            )
 
 
 def _check_masks(graph: Graph) -> None:

@@ -1,6 +1,7 @@
-"""Quantized .tflite file -> int8 inference Graph that computes the same integers as TFLite's reference kernels.
+"""Quantized .tflite file -> int8 inference Graph with the same integers as TFLite's reference kernels.
 
-Activations, weights and biases keep the user's names. uint8 tensors become int8: every integer moves down by 128.
+Activations, weights and biases keep the user's names; where TFLite joined the names of fused layers, the
+first of them. uint8 tensors become int8: every integer moves down by 128.
 The output is the user's tensor, dequantized ("<name>/f32").
 """
 
@@ -20,7 +21,7 @@ _WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 def load_tflite(path: str | Path) -> Graph:
     """The int8 or uint8 network in a .tflite file.
 
-    Raises ModelError: damaged file, float model, several inputs or outputs, or all unsupported layers at once.
+    Raises ModelError: damaged file, float model, several inputs or outputs, all unsupported layers at once.
     """
     path = Path(path)
     model = read_tflite(path)
@@ -42,7 +43,9 @@ def _check(model: TfModel) -> None:
             raise ModelError(f"{model.file}: trainlet takes one of the {what}, this model has {names}")
     for t in (*model.inputs, *model.outputs):
         if any(d < 1 for d in t.shape) or not t.shape:
-            raise ModelError(f"{model.file}: {t.name} has the open shape {t.shape}; convert it with fixed sizes")
+            raise ModelError(
+                f"{model.file}: {t.name} has the open shape {t.shape}; convert it with fixed sizes"
+            )
     float_layers = [o for o in model.operators if o.op in _WEIGHTED and _is_float(o)]
     if float_layers:
         raise ModelError(
@@ -57,10 +60,10 @@ def _is_float(o: TfOperator) -> bool:
 
 def _define_input(ctx: Import, t: TfTensor) -> None:
     if t.dtype == "FLOAT32":
-        ctx.values[t.index] = ctx.builder.input(t.name, "f32", t.shape)
+        ctx.values[t.index] = ctx.builder.input(t.label, "f32", t.shape)
         return
     try:
-        ctx.values[t.index] = ctx.builder.input(t.name, "s8", t.shape, quant_of(t))
+        ctx.values[t.index] = ctx.builder.input(t.label, "s8", t.shape, quant_of(t))
     except Unsupported as reason:
         raise ModelError(f"{ctx.model.file}: the input {reason}") from None
 
@@ -100,5 +103,5 @@ def _output(ctx: Import, t: TfTensor) -> Value:
     value = ctx.values[t.index]
     if value.dtype == "f32":
         return value
-    source = f"{ctx.model.file}:{t.name.split(';')[0]}"
-    return ctx.builder.add("DequantizeLinear", [value], name=f"{t.name}/f32", source=source)
+    source = f"{ctx.model.file}:{t.label}"
+    return ctx.builder.add("DequantizeLinear", [value], name=f"{t.label}/f32", source=source)

@@ -56,7 +56,7 @@ def _operand(ctx: Import, t: TfTensor, shape: Shape, gate: Shape | None = None) 
             spread = spread.reshape(shape[0], -1, shape[-1])[:, :1].reshape(gate)
     except ValueError:
         raise Unsupported(f"spreads {t.name} of shape {t.shape} over {shape}") from None
-    return ctx.constant(t, "activation", np.ascontiguousarray(spread), "s8", quant)
+    return ctx.constant(t, np.ascontiguousarray(spread), "s8", quant)
 
 
 RELUS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
@@ -67,7 +67,7 @@ def relu(ctx: Import, o: TfOperator) -> None:
     """To the output's scale in fixed point, then the clamp: a table."""
     x, quant = ctx.value(o.input(0)), quant_of(o.output)
     bounds = clamp(RELUS[o.op], quant)
-    table = np.clip(_requantized(per_tensor(x), quant), int(bounds["lo"]), int(bounds["hi"]))  # type: ignore[call-overload]
+    table = np.clip(_requantized(per_tensor(x), quant), bounds["lo"], bounds["hi"])
     ctx.define(o, ctx.lookup(o, x, table, quant))
 
 
@@ -97,7 +97,7 @@ def function(ctx: Import, o: TfOperator) -> None:
 @importer("SOFTMAX")
 def softmax(ctx: Import, o: TfOperator) -> None:
     """In float between two conversions: within one unit of TFLite's tables."""
-    x, beta, name = ctx.value(o.input(0)), float(o.options.get("Beta", 1.0)), o.output.name
+    x, beta, name = ctx.value(o.input(0)), float(o.options.get("Beta", 1.0)), o.output.label
     real = x
     if x.dtype == "s8":
         real = ctx.add("DequantizeLinear", [x], o, name=f"{name}/logits")
@@ -162,7 +162,9 @@ def pad(ctx: Import, o: TfOperator) -> None:
 def _pad_value(o: TfOperator, x: Value) -> int | float:
     t = o.input(2)
     if t is not None and t.data is not None:
-        return int(t.data.reshape(-1)[0]) - shift_of(t) if t.dtype in QUANTIZED else float(t.data.reshape(-1)[0])
+        return (
+            int(t.data.reshape(-1)[0]) - shift_of(t) if t.dtype in QUANTIZED else float(t.data.reshape(-1)[0])
+        )
     return 0.0 if x.quant is None else x.quant.zero_point
 
 
@@ -177,7 +179,7 @@ def concatenation(ctx: Import, o: TfOperator) -> None:
     for i, t in enumerate(o.inputs):
         x = ctx.value(t)
         if (x.quant, per_tensor(x)) != (quant, quant):
-            x = ctx.lookup(o, x, _concatenated(per_tensor(x), quant), quant, f"{o.output.name}/part{i}")
+            x = ctx.lookup(o, x, _concatenated(per_tensor(x), quant), quant, f"{o.output.label}/part{i}")
         parts.append(x)
     ctx.define(o, ctx.add("Concat", parts, o, {"axis": axis}, quant=quant))
 

@@ -49,7 +49,9 @@ def quant_of(tensor: TfTensor) -> Quant:
 def int8_data(tensor: TfTensor) -> np.ndarray:
     """Integers of a constant as int8. Raises Unsupported where it is not constant, or not of 8 bits."""
     if tensor.data is None or tensor.dtype not in QUANTIZED:
-        raise Unsupported(f"needs the constant int8 tensor {tensor.name}, which is {tensor.dtype} or computed")
+        raise Unsupported(
+            f"needs the constant int8 tensor {tensor.name}, which is {tensor.dtype} or computed"
+        )
     return (tensor.data.astype(np.int16) - shift_of(tensor)).astype(np.int8)
 
 
@@ -64,21 +66,21 @@ class Import:
         self.padding: dict[int, tuple[int, int, int, int]] = {}
 
     def value(self, tensor: TfTensor | None) -> Value:
-        """The value of an activation; constants become int8 constants. Raises Unsupported where there is none."""
+        """The value of an activation; constants become int8. Raises Unsupported where there is none."""
         if tensor is None:
             raise Unsupported("lacks an operand")
         if tensor.index not in self.values:
             data, quant = int8_data(tensor), quant_of(tensor)
-            return self.constant(tensor, "activation", data, "s8", quant)
+            return self.constant(tensor, data, "s8", quant)
         return self.values[tensor.index]
 
     def constant(
-        self, tensor: TfTensor, role: str, data: np.ndarray, dtype: str, quant: Quant | None = None
+        self, tensor: TfTensor, data: np.ndarray, dtype: str, quant: Quant | None = None, suffix: str = ""
     ) -> Value:
-        """A constant under the user's name; operators that share a tensor in one role share it."""
-        key = (tensor.index, f"{role}{data.shape}")
+        """A constant under the user's name and a suffix; operators that share a tensor share it."""
+        key = (tensor.index, f"{suffix}{data.shape}")
         if key not in self.constants:
-            self.constants[key] = self.builder.constant(tensor.name, data, dtype, quant)
+            self.constants[key] = self.builder.constant(f"{tensor.label}{suffix}", data, dtype, quant)
         return self.constants[key]
 
     def add(
@@ -92,7 +94,7 @@ class Import:
         quant: Quant | None = None,
     ) -> Value:
         """Append a node on behalf of operator `o`, by default under the name of its output."""
-        return self.builder.add(op, inputs, attrs, name=name or o.output.name, source=o.source, quant=quant)
+        return self.builder.add(op, inputs, attrs, name=name or o.output.label, source=o.source, quant=quant)
 
     def define(self, o: TfOperator, value: Value) -> None:
         """`value` is the output of `o`. Raises Unsupported where its shape is another than the file says."""
@@ -100,11 +102,13 @@ class Import:
             raise Unsupported(f"gives {value.shape}, the file says {o.output.shape}")
         self.values[o.output.index] = value
 
-    def lookup(self, o: TfOperator, x: Value, table: np.ndarray, quant: Quant, name: str | None = None) -> Value:
+    def lookup(
+        self, o: TfOperator, x: Value, table: np.ndarray, quant: Quant, name: str | None = None
+    ) -> Value:
         """table[x + 128] of an int8 value; the value itself where the table changes nothing."""
         if np.array_equal(table, np.arange(-128, 128)) and quant == x.quant and name is None:
             return x
-        held = self.builder.constant(f"{o.output.name}/table", table.astype(np.int8))
+        held = self.builder.constant(f"{o.output.label}/table", table.astype(np.int8))
         return self.add("QLinearLookup", [x, held], o, name=name, quant=quant)
 
     def reshaped(self, o: TfOperator, x: Value, shape: Shape, name: str | None = None) -> Value:
@@ -139,15 +143,17 @@ ACTIVATIONS: dict[int, tuple[float, float]] = {
 }
 
 
-def clamp_of(o: TfOperator, quant: Quant) -> dict[str, Attr]:
-    """lo and hi of the activation fused into `o`, as integers of its output; Unsupported for TANH, SIGN_BIT."""
+def clamp_of(o: TfOperator, quant: Quant) -> dict[str, int]:
+    """lo and hi of the activation fused into `o`, as integers of its output."""
     kind = int(o.options.get("FusedActivationFunction", 0))
     if kind not in ACTIVATIONS:
-        raise Unsupported(f"has a fused activation (number {kind} of the schema) that TFLite does not run in int8")
+        raise Unsupported(
+            f"has a fused activation (number {kind} of the schema) that TFLite does not run in int8"
+        )
     return clamp(ACTIVATIONS[kind], quant)
 
 
-def clamp(bounds: tuple[float, float], quant: Quant) -> dict[str, Attr]:
+def clamp(bounds: tuple[float, float], quant: Quant) -> dict[str, int]:
     """Real bounds as integers lo and hi, rounded half away from zero as TFLite does."""
     scale = np.float32(quant.scale)
     lo, hi = (float(np.float32(b) / scale) for b in bounds)

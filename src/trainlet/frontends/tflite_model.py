@@ -15,7 +15,16 @@ from trainlet.ir.graph import Shape
 
 MAGIC = b"TFL3"  # at byte 4
 # What reading past the end of a damaged flatbuffer ends in.
-_DAMAGE = (struct.error, IndexError, ValueError, TypeError, AttributeError, OverflowError, KeyError, MemoryError)
+_DAMAGE = (
+    struct.error,
+    IndexError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    KeyError,
+    MemoryError,
+)
 _NUMPY = {
     "FLOAT32": np.float32,
     "FLOAT16": np.float16,
@@ -39,6 +48,11 @@ class TfTensor:
     scales: np.ndarray
     zeros: np.ndarray
     data: np.ndarray | None
+
+    @property
+    def label(self) -> str:
+        """The first of its names: a tensor of fused layers lists them all, separated by semicolons."""
+        return self.name.split(";")[0] or self.name
 
     @property
     def quantized(self) -> bool:
@@ -85,12 +99,14 @@ def is_tflite(path: Path) -> bool:
 
 
 def read_tflite(path: Path) -> TfModel:
-    """The model in `path`. Raises ModelError where the file is truncated or damaged, or `tflite` is missing."""
+    """The model in `path`. Raises ModelError: a truncated or damaged file, or `tflite` is missing."""
     try:
         import tflite
     except ImportError:
         raise ModelError(f"reading {path.name} needs a package: pip install 'trainlet[tflite]'") from None
     content = path.read_bytes()
+    if content[4:8] != MAGIC:
+        raise ModelError(f"{path.name} is no TensorFlow Lite model: copy or convert it again")
     try:
         reader = _Reader(tflite, content, path.name)
         model = reader.model()
@@ -127,7 +143,9 @@ class _Reader:
         shape = tuple(int(t.Shape(i)) for i in range(self.count(t.ShapeLength())))
         q, dtype = t.Quantization(), self.types[t.Type()]
         scales = np.array(q.ScaleAsNumpy(), np.float32) if q and q.ScaleLength() else np.empty(0, np.float32)
-        zeros = np.array(q.ZeroPointAsNumpy(), np.int64) if q and q.ZeroPointLength() else np.zeros(len(scales))
+        zeros = (
+            np.array(q.ZeroPointAsNumpy(), np.int64) if q and q.ZeroPointLength() else np.zeros(len(scales))
+        )
         name = (t.Name() or b"").decode("utf-8", "replace") or f"tensor{index}"
         return TfTensor(index, name, dtype, shape, scales, zeros.astype(np.int64), self.data(t, dtype, shape))
 
@@ -151,8 +169,7 @@ class _Reader:
             name = f"CUSTOM {(code.CustomCode() or b'').decode('utf-8', 'replace')}".strip()
         inputs = tuple(self.maybe(o.Inputs(i)) for i in range(self.count(o.InputsLength())))
         outputs = tuple(self.tensors[o.Outputs(i)] for i in range(self.count(o.OutputsLength())))
-        first = outputs[0].name.split(";")[0]  # fused layers list all their names
-        return TfOperator(name, inputs, outputs, self.table(o), f"{self.file}:{first}")
+        return TfOperator(name, inputs, outputs, self.table(o), f"{self.file}:{outputs[0].label}")
 
     def maybe(self, index: int) -> TfTensor | None:
         return None if index < 0 else self.tensors[index]

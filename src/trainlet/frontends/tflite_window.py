@@ -1,7 +1,7 @@
 """Importers of convolutions, matrix products and pools.
 
-A uint8 weight w with zero point z becomes the int8 w - 128 with zero point z - 128: as many bytes in flash, and
-the convolution subtracts the zero point as it reads (9 bits, exact in the kernels' 16-bit panels).
+A uint8 weight w with zero point z becomes the int8 w - 128 with zero point z - 128: as many bytes in flash.
+The convolution subtracts the zero point as it reads (9 bits, exact in the kernels' 16-bit panels).
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def same_pads(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, 
     return total // 2, total - total // 2
 
 
-def geometry(o: TfOperator, x: Value, kernel: tuple[int, int], outer: tuple[int, ...] = (0,) * 4) -> dict[str, Attr]:
+def geometry(
+    o: TfOperator, x: Value, kernel: tuple[int, int], outer: tuple[int, ...] = (0,) * 4
+) -> dict[str, Attr]:
     """Strides, dilations and pads (both begins, both ends) of a window; `outer` was padded before."""
     top, bottom, left, right = outer
     if len(x.shape) != 4:
@@ -81,7 +83,7 @@ def fully_connected(ctx: Import, o: TfOperator) -> None:
     data = int8_data(w)
     rows = math.prod(x.shape) // data.shape[1]
     if x.shape[-1] != data.shape[1]:
-        x = ctx.reshaped(o, x, (rows, data.shape[1]), f"{o.output.name}/flat")
+        x = ctx.reshaped(o, x, (rows, data.shape[1]), f"{o.output.label}/flat")
     y = _convolution(ctx, o, x, data, {})
     ctx.define(o, ctx.reshaped(o, y, o.output.shape))
 
@@ -108,15 +110,18 @@ def _convolution(ctx: Import, o: TfOperator, x: Value, data: np.ndarray, attrs: 
     if products * (127 - min(x_quant.zero_point, 0) + 128) * (255 if zero else 128) > MAX_SUM:
         raise Unsupported(f"sums {products} products, too many for int32")
     scales = np.broadcast_to(w.scales, outputs).astype(np.float32)
-    held = ctx.constant(w, "scale", scales, "f32")
-    weight = ctx.constant(w, "weight", data, "s8", Quant(held.name, zero, 0))
-    rescale = ctx.builder.constant(f"{o.output.name}/rescale", rescaling(_factors(o, w, x_quant, quant, outputs)))
+    held = ctx.constant(w, scales, "f32", suffix="/scale")
+    weight = ctx.constant(w, data, "s8", Quant(held.name, zero, 0))
+    rescale = ctx.builder.constant(
+        f"{o.output.label}/rescale", rescaling(_factors(o, w, x_quant, quant, outputs))
+    )
+    how: dict[str, Attr] = {**clamp_of(o, quant), "once": o.op == "FULLY_CONNECTED"}
     if zero:
         attrs = {**attrs, "w_zero": zero}
-    acc = ctx.add("ConvInteger", [x, weight], o, attrs, name=f"{o.output.name}/acc")
+    acc = ctx.add("ConvInteger", [x, weight], o, attrs, name=f"{o.output.label}/acc")
     operands = [acc, _bias(ctx, o, outputs), rescale]
-    name = o.output.name if acc.shape == o.output.shape else f"{o.output.name}/rows"
-    return ctx.add("Requantize", operands, o, clamp_of(o, quant), name=name, quant=quant)
+    name = o.output.label if acc.shape == o.output.shape else f"{o.output.label}/rows"
+    return ctx.add("Requantize", operands, o, how, name=name, quant=quant)
 
 
 def _weight_zero(w: TfTensor) -> int:
@@ -131,7 +136,7 @@ def _weight_zero(w: TfTensor) -> int:
 def _factors(o: TfOperator, w: TfTensor, x: Quant, y: Quant, outputs: int) -> np.ndarray:
     """Real factors from sums to outputs, rounded where TFLite rounds them."""
     sx, sy = np.float32(x.scale), np.float64(np.float32(y.scale))
-    if w.dtype == "UINT8" or (o.op == "FULLY_CONNECTED" and len(w.scales) == 1):
+    if w.dtype == "UINT8" and o.op != "FULLY_CONNECTED":
         product: Any = np.float64(sx * w.scales)  # of float32, in float32
     else:
         product = np.float64(sx) * w.scales.astype(np.float64)
@@ -141,10 +146,13 @@ def _factors(o: TfOperator, w: TfTensor, x: Quant, y: Quant, outputs: int) -> np
 def _bias(ctx: Import, o: TfOperator, outputs: int) -> Value:
     b = o.input(2)
     if b is None:
-        return ctx.builder.constant(f"{o.output.name}/bias", np.zeros(outputs, np.int32))
+        return ctx.builder.constant(f"{o.output.label}/bias", np.zeros(outputs, np.int32))
     if b.data is None or b.dtype != "INT32" or b.data.size != outputs:
         raise Unsupported(f"has a bias {b.name} that is not {outputs} constants of int32")
-    return ctx.constant(b, "bias", b.data.reshape(outputs), "s32")
+    data = b.data.reshape(outputs)
+    if b.label != b.name:  # of the fused layers the first is rarely the one that has the bias
+        return ctx.builder.constant(f"{o.output.label}/bias", data, "s32")
+    return ctx.constant(b, data, "s32")
 
 
 @importer("AVERAGE_POOL_2D", "MAX_POOL_2D")
@@ -158,9 +166,9 @@ def pool(ctx: Import, o: TfOperator) -> None:
         attrs["rounding"] = "up" if o.output.dtype == "UINT8" else "away"
     bounds = clamp_of(o, quant)
     whole = (bounds["lo"], bounds["hi"]) == (-128, 127)
-    op, name = ("AveragePool" if "rounding" in attrs else "MaxPool"), o.output.name
+    op, name = ("AveragePool" if "rounding" in attrs else "MaxPool"), o.output.label
     y = ctx.add(op, [x], o, attrs, name=name if whole else f"{name}/unclamped", quant=quant)
-    table = np.clip(all_integers(), int(bounds["lo"]), int(bounds["hi"]))  # type: ignore[call-overload]
+    table = np.clip(all_integers(), bounds["lo"], bounds["hi"])
     ctx.define(o, y if whole else ctx.lookup(o, y, table, quant))
 
 
@@ -176,5 +184,5 @@ def mean(ctx: Import, o: TfOperator) -> None:
     quant = quant_of(o.output)
     kept = o.output.shape == (x.shape[0], 1, 1, x.shape[3])
     attrs: dict[str, Attr] = {"kernel": (x.shape[1], x.shape[2]), "rounding": "rescaled"}
-    y = ctx.add("AveragePool", [x], o, attrs, name=None if kept else f"{o.output.name}/kept", quant=quant)
+    y = ctx.add("AveragePool", [x], o, attrs, name=None if kept else f"{o.output.label}/kept", quant=quant)
     ctx.define(o, ctx.reshaped(o, y, o.output.shape))

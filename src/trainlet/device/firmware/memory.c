@@ -7,10 +7,9 @@ typedef uint32_t __attribute__((may_alias)) word;
 
 static int aligned(const void *a, const void *b) { return (((uintptr_t)a | (uintptr_t)b) & 3u) == 0; }
 
-void *memcpy(void *restrict to, const void *restrict from, size_t size) {
-  uint8_t *d = to;
-  const uint8_t *s = from;
-  if (aligned(to, from)) {
+/* From the first byte on: also right where `to` lies before `from` in the same buffer, or is the same. */
+static void ascend(uint8_t *d, const uint8_t *s, size_t size) {
+  if (aligned(d, s)) {
     for (; size >= 16; size -= 16, d += 16, s += 16) {
       word a = ((const word *)s)[0], b = ((const word *)s)[1], c = ((const word *)s)[2], e = ((const word *)s)[3];
       ((word *)d)[0] = a, ((word *)d)[1] = b, ((word *)d)[2] = c, ((word *)d)[3] = e;
@@ -18,14 +17,21 @@ void *memcpy(void *restrict to, const void *restrict from, size_t size) {
     for (; size >= 4; size -= 4, d += 4, s += 4) *(word *)d = *(const word *)s;
   }
   while (size--) *d++ = *s++;
+}
+
+void *memcpy(void *to, const void *from, size_t size) {
+  ascend(to, from, size);
   return to;
 }
 
 void *memmove(void *to, const void *from, size_t size) {
   uint8_t *d = to;
   const uint8_t *s = from;
-  if (d <= s || d >= s + size) return memcpy(to, from, size);
-  while (size--) d[size] = s[size];
+  if (d <= s || d >= s + size) {
+    ascend(d, s, size);
+  } else {
+    while (size--) d[size] = s[size];
+  }
   return to;
 }
 

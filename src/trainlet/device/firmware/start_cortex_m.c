@@ -37,11 +37,11 @@ static void __attribute__((naked)) fault(void) {
 }
 
 void tl_reset(void) {
-  tl_memory_start(stack_pointer());
-#if TL_FPU
+#if TL_FPU /* first: vector registers may serve to clear memory */
   REGISTER(0xE000ED88) |= CPACR_FULL;
   __asm__ volatile("dsb\n isb");
 #endif
+  tl_memory_start(stack_pointer());
   REGISTER(0xE000ED24) |= SHCSR_FAULTS;
   tl_fence_raise();
   tl_main();

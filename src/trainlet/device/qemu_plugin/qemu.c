@@ -30,8 +30,9 @@ static void run(unsigned vcpu, void *data) {
 
 static void store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t address, void *pc) {
   (void)vcpu;
+  if (!qemu_plugin_mem_is_store(info) || outside) return; /* QEMU 7 also reports loads here */
   const uint64_t last = address + (1u << qemu_plugin_mem_size_shift(info)) - 1;
-  if (address >= CORE_REGISTERS || (address >= fence_first && last < fence_end) || outside) return;
+  if (address >= CORE_REGISTERS || (address >= fence_first && last < fence_end)) return;
   outside = 1;
   fprintf(count_result(), "store %llx %llx\n", (unsigned long long)address, (unsigned long long)(uintptr_t)pc);
 }

@@ -13,14 +13,6 @@
 #include "tl_math.h"
 #include "tl_types.h"
 
-#ifndef TL_LANES
-#if defined(__x86_64__) || defined(__aarch64__)
-#define TL_LANES 16
-#else
-#define TL_LANES 4
-#endif
-#endif
-
 #define TL_ROWS 4
 #define TL_ROWS_S8 (TL_LANES > 4 ? 4 : 2)
 
@@ -78,24 +70,6 @@ static inline void tl_put_f32(float *to, const tl_f32_lanes *lanes, int32_t widt
   }
 }
 
-/* sums: [TL_ROWS] in and out; x[r][i * step]. */
-static inline void tl_block_f32(tl_f32_lanes *sums, const float *const *x, int32_t step, const float *panel,
-                                int32_t count) {
-  tl_f32_lanes acc[TL_ROWS];
-  const float *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
-  memcpy(acc, sums, sizeof acc);
-  for (int32_t i = 0; i < count; i++) {
-    tl_f32_lanes row;
-    int32_t at = i * step;
-    memcpy(&row, panel + i * TL_LANES, sizeof row);
-    tl_fma_lanes(&acc[0], x0[at], &row);
-    tl_fma_lanes(&acc[1], x1[at], &row);
-    tl_fma_lanes(&acc[2], x2[at], &row);
-    tl_fma_lanes(&acc[3], x3[at], &row);
-  }
-  memcpy(sums, acc, sizeof acc);
-}
-
 /* sums: [TL_ROWS_S8] in and out; x is centred by x_zero here, once per x for all lanes. */
 static inline void tl_block_s8(tl_s32_lanes *sums, const int8_t *const *x, int32_t x_zero, const int16_t *panel,
                                int32_t count) {
@@ -109,5 +83,7 @@ static inline void tl_block_s8(tl_s32_lanes *sums, const int8_t *const *x, int32
   }
   memcpy(sums, acc, sizeof acc);
 }
+
+#include "tl_block_f32.h"
 
 #endif

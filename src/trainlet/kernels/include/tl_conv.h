@@ -1,8 +1,8 @@
 /* Convolutions, forward and backward, dense or grouped. A Gemm is the case h = w = kh = kw = 1, n = rows.
  *
  * Depthwise means groups == c == o. Everything else goes through the tl_conv_ functions.
- * Scratch: TL_CONV_SCRATCH_BYTES (4096) for every tl_conv_ function,
- *          tl_depthwise_scratch_bytes(kh, kw) = 64 * kh * kw for every tl_depthwise_ function.
+ * Scratch: TL_CONV_SCRATCH_BYTES for every tl_conv_ function,
+ *          tl_depthwise_scratch_bytes(kh, kw) = 4 * TL_LANES * kh * kw for every tl_depthwise_ function.
  * x_zero lies in [-128, 127]. |sum (x - x_zero) * w| must stay below 2^31 (true for K <= 65,000).
  */
 #ifndef TL_CONV_H
@@ -11,11 +11,11 @@
 #include "tl_types.h"
 #include "tl_update.h"
 
-static inline int32_t tl_depthwise_scratch_bytes(int32_t kh, int32_t kw) { return 64 * kh * kw; }
+static inline int32_t tl_depthwise_scratch_bytes(int32_t kh, int32_t kw) { return 4 * TL_LANES * kh * kw; }
 
 /* Taps, and a ring of the rows that one row of dx reads. */
 static inline int32_t tl_depthwise_inplace_scratch_bytes(const tl_conv_shape *s) {
-  return 64 * (s->kh * s->kw + ((s->kh - 1) * s->dh + 1) * s->w);
+  return 4 * TL_LANES * (s->kh * s->kw + ((s->kh - 1) * s->dh + 1) * s->w);
 }
 
 /* y = saturate(v), v = rint((acc + bias[o]) * scale[o]) + y_zero,  acc = sum (x - x_zero) * w in int32, exact.
@@ -28,7 +28,7 @@ void tl_depthwise_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, co
                      const float *scale, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch);
 
 /* The same in integers: v = tl_fixed_multiply(acc + bias[o], multiplier[o], shift[o]) + y_zero, y = v clamped to
- * lo .. hi, mask: lo <= v <= hi. A float bias is rounded half to even first. */
+ * lo .. hi, mask: lo <= v <= hi. With to->once the product is rounded once (tl_fixed.h). A float bias is rounded half to even first. */
 void tl_conv_s8_fixed(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
                       const tl_fixed *to, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch);
 void tl_depthwise_s8_fixed(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w,

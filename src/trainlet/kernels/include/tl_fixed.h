@@ -16,8 +16,14 @@ static inline int32_t tl_wrapping_shift(int32_t x, int32_t shift) { return (int3
 static inline int32_t tl_fixed_multiply(int32_t x, int32_t multiplier, int32_t shift) {
   int32_t left = shift > 0 ? shift : 0, right = shift > 0 ? 0 : -shift;
   int64_t product = (int64_t)tl_wrapping_shift(x, left) * multiplier;
-  int32_t high = (int32_t)((product + (1 << 30)) >> 31), mask = (int32_t)((1u << right) - 1u);
+  /* a shift of unsigned: the same low 32 bits, and it vectorises */
+  int32_t high = (int32_t)((uint64_t)(product + (1 << 30)) >> 31), mask = (int32_t)((1u << right) - 1u);
   return (high >> right) + ((high & mask) > (mask >> 1) + (high < 0));
+}
+
+/* The same with one rounding, half up, as TFLite's fully connected layers have it. shift <= 30. */
+static inline int32_t tl_fixed_multiply_once(int32_t x, int32_t multiplier, int32_t shift) {
+  return (int32_t)(((int64_t)x * multiplier + ((int64_t)1 << (30 - shift))) >> (31 - shift));
 }
 
 static inline int32_t tl_clamp_s32(int32_t x, int32_t lo, int32_t hi) { return x < lo ? lo : x > hi ? hi : x; }

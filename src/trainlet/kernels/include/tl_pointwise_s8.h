@@ -14,19 +14,19 @@ void tl_add_s8(const int8_t *a, int32_t a_zero, float a_scale, const int8_t *b, 
 void tl_mul_s8(const int8_t *a, int32_t a_zero, const int8_t *b, int32_t b_zero, int32_t b_per_channel, float scale,
                int32_t y_zero, int8_t *y, uint8_t *mask, int32_t batch, int32_t positions, int32_t channels);
 
-/* One operand of a sum or product in fixed point: its zero point, multiplier and shift. */
+/* One operand of a sum, or a result, in fixed point: zero point and factor (tl_fixed.h). */
 typedef struct {
   int32_t zero, multiplier, shift;
 } tl_fixed_side;
 
 /* TFLite's sum: v = y(a(a - a_zero << 20) + b(b - b_zero << 20)) + y_zero, each of a(), b(), y() a fixed-point factor
- * (a difference has b's multiplier negative), clamped to lo .. hi, mask: lo <= v <= hi.   out may be a or b. */
-void tl_add_s8_fixed(const int8_t *a, tl_fixed_side of_a, const int8_t *b, tl_fixed_side of_b, tl_fixed_side of_y,
-                     int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t count);
+ * (a difference has b's multiplier negative), clamped to lo .. hi, mask: lo <= v <= hi.   y may be a or b. */
+void tl_add_s8_fixed(const int8_t *a, const tl_fixed_side *of_a, const int8_t *b, const tl_fixed_side *of_b,
+                     const tl_fixed_side *of_y, int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t count);
 
 /* TFLite's product, v = y((a - a_zero) * (b - b_zero)) + y_zero, with the shapes of tl_mul_s8.   y may be a. */
 void tl_mul_s8_fixed(const int8_t *a, int32_t a_zero, const int8_t *b, int32_t b_zero, int32_t b_per_channel,
-                     tl_fixed_side of_y, int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t batch,
+                     const tl_fixed_side *of_y, int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t batch,
                      int32_t positions, int32_t channels);
 
 /* y = table[x + 128].   y may be x. */

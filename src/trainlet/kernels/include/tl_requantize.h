@@ -36,7 +36,7 @@ typedef struct {
   tl_f32_lanes bias, scale;
   float zero;
   int32_t width;
-  int32_t fixed, zero_s32, lo, hi; /* fixed: the integers below count, not the floats above */
+  int32_t fixed, once, zero_s32, lo, hi; /* fixed: the integers below count, not the floats above */
   int32_t bias_s32[TL_LANES], multiplier[TL_LANES], shift[TL_LANES];
 } tl_requantizer;
 
@@ -47,12 +47,15 @@ static inline void tl_requantizer_of(tl_requantizer *to, const tl_bias *b, const
   to->width = width;
   to->fixed = by->fixed != NULL;
   if (by->fixed) {
+    to->once = by->fixed->once;
     to->zero_s32 = by->y_zero;
     to->lo = by->fixed->lo - by->y_zero;
     to->hi = by->fixed->hi - by->y_zero;
-    tl_load_bias_s32(b, o, width, to->bias_s32);
-    memcpy(to->multiplier, by->fixed->rescale + o, (size_t)width * sizeof *to->multiplier);
-    memcpy(to->shift, by->fixed->rescale + channels + o, (size_t)width * sizeof *to->shift);
+    tl_load_bias_s32(b, o, width, TL_LANES, to->bias_s32);
+    for (int32_t j = 0; j < TL_LANES; j++) {
+      to->multiplier[j] = j < width ? by->fixed->rescale[o + j] : 0;
+      to->shift[j] = j < width ? by->fixed->rescale[channels + o + j] : 0;
+    }
     return;
   }
   tl_load_bias(b, o, width, TL_LANES, bias);
@@ -87,13 +90,21 @@ static inline uint32_t tl_bits_of(const tl_s32_lanes *flags) {
 /* The fixed-point form of tl_requantize_lanes; lo and hi are relative to the zero point. */
 static inline void tl_requantize_fixed(const tl_requantizer *to, const int32_t *acc, int32_t first, int8_t *y,
                                        uint8_t *mask) {
-  uint32_t bits = 0;
-  for (int32_t j = 0; j < to->width && j < TL_LANES; j++) {
-    int32_t v = tl_fixed_multiply(tl_wrapping_add(acc[j], to->bias_s32[j]), to->multiplier[j], to->shift[j]);
-    bits |= (uint32_t)((v >= to->lo) & (v <= to->hi)) << j;
-    y[first + j] = (int8_t)(tl_clamp_s32(v, to->lo, to->hi) + to->zero_s32);
+  int32_t v[TL_LANES];
+  if (to->once) {
+    for (int j = 0; j < TL_LANES; j++)
+      v[j] = tl_fixed_multiply_once(tl_wrapping_add(acc[j], to->bias_s32[j]), to->multiplier[j], to->shift[j]);
+  } else {
+    for (int j = 0; j < TL_LANES; j++)
+      v[j] = tl_fixed_multiply(tl_wrapping_add(acc[j], to->bias_s32[j]), to->multiplier[j], to->shift[j]);
   }
-  if (mask) tl_mask_or(mask, first, bits, to->width);
+  if (mask) {
+    uint32_t bits = 0;
+    for (int32_t j = 0; j < to->width; j++) bits |= (uint32_t)((v[j] >= to->lo) & (v[j] <= to->hi)) << j;
+    tl_mask_or(mask, first, bits, to->width);
+  }
+  for (int32_t j = 0; j < to->width && j < TL_LANES; j++)
+    y[first + j] = (int8_t)(tl_clamp_s32(v[j], to->lo, to->hi) + to->zero_s32);
 }
 
 /* v[j] = rint((acc[j] + bias[j]) * scale[j]) + zero to y[first + j] and, unless NULL, mask bit first + j

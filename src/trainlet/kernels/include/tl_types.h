@@ -14,8 +14,19 @@
 
 #define TL_MASK_BYTES(n) (((n) + 7) / 8)
 
+/* Neighbouring outputs that a kernel computes at once (tl_block.h): the wider, the more scratch. */
+#ifndef TL_LANES
+#if defined(__x86_64__) || defined(__aarch64__)
+#define TL_LANES 16
+#else
+#define TL_LANES 4
+#endif
+#endif
+
 /* Scratch of every dense kernel: convolution forward, input gradient, weight gradient, matrix product. */
-#define TL_CONV_SCRATCH_BYTES 4096
+#ifndef TL_CONV_SCRATCH_BYTES
+#define TL_CONV_SCRATCH_BYTES (TL_LANES > 4 ? 4096 : 2048)
+#endif
 
 /* Stride sh, sw; padding above pt and on the left pl (below and on the right implied by oh, ow); dilation dh, dw.
  * Pooling uses the same struct with o == c, groups == c. */
@@ -46,10 +57,10 @@ typedef struct {
 } tl_weights;
 
 /* Rescaling in fixed point, as TFLite defines it (tl_fixed.h).
- * rescale: [2][o], the multipliers, then the shifts; a result is clamped to lo .. hi. */
+ * rescale: [2][o], the multipliers, then the shifts; a result is clamped to lo .. hi. once: one rounding. */
 typedef struct {
   const int32_t *rescale;
-  int32_t lo, hi;
+  int32_t lo, hi, once;
 } tl_fixed;
 
 /* At most one pointer is set; none means zero. A float bias of an integer kernel is used as it is, unrounded. */

@@ -42,6 +42,11 @@ static inline int tl_window_inside(const tl_conv_shape *s, const tl_window *at) 
   return at->iy >= 0 && at->ix >= 0 && at->iy + (s->kh - 1) * s->dh < s->h && at->ix + (s->kw - 1) * s->dw < s->w;
 }
 
+/* Whether the window of position p is just position p of the input: a 1x1 convolution, a matrix product. */
+static inline int tl_window_is_row(const tl_conv_shape *s) {
+  return s->kh == 1 && s->kw == 1 && s->sh == 1 && s->sw == 1 && s->pt == 0 && s->pl == 0 && s->oh == s->h && s->ow == s->w;
+}
+
 /* The taps first <= k < last with 0 <= start + k * dilation < extent. */
 static inline int32_t tl_first_tap(int32_t start, int32_t dilation) {
   return start >= 0 ? 0 : (-start + dilation - 1) / dilation;

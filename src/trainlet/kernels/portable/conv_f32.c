@@ -1,6 +1,6 @@
 /* The fp32 convolution: conv_s8.c with floats, the sums in the order (ky, kx, c) whatever the chunks.
  *
- * scratch: panel f32 [CHUNK][lanes] (2048 bytes), sums f32 [BLOCK][lanes] (2048 bytes).
+ * scratch: panel f32 [CHUNK][lanes], sums f32 [BLOCK][lanes], half each.
  */
 #include "tl_block.h"
 #include "tl_conv.h"
@@ -8,7 +8,7 @@
 #include "tl_weights.h"
 #include "tl_window.h"
 
-enum { CHUNK = 512 / TL_LANES, BLOCK = 512 / TL_LANES, PADDING = 64 };
+enum { CHUNK = TL_CONV_SCRATCH_BYTES / 8 / TL_LANES, BLOCK = TL_CONV_SCRATCH_BYTES / 8 / TL_LANES, PADDING = 64 };
 
 typedef struct {
   const tl_conv_shape *s;
@@ -94,7 +94,7 @@ static void conv_lanes(sweep *a, const tl_weights *w, const tl_bias *b, int32_t 
 void tl_conv_f32(const tl_conv_shape *s, const float *x, const tl_weights *w, const tl_bias *b, float lo, float hi,
                  float *y, uint8_t *mask, void *scratch) {
   sweep a = {.s = s, .x = x, .panel = scratch};
-  float *sums = (float *)scratch + 512;
+  float *sums = (float *)scratch + TL_CONV_SCRATCH_BYTES / 8;
   int32_t og = s->o / s->groups;
   if (mask) memset(mask, 0, (size_t)TL_MASK_BYTES(s->n * s->oh * s->ow * s->o));
   for (a.group = 0; a.group < s->groups; a.group++)

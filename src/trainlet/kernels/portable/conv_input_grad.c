@@ -2,14 +2,14 @@
  *
  * Weights are contiguous along c, so TL_LANES input channels of CHUNK outputs are a panel without transposing.
  * Within one tap no two positions share a dx, so four of them are swept at once, and dx itself holds the sums.
- * scratch: panel f32 [CHUNK][lanes] (4096 bytes).
+ * scratch: panel f32 [CHUNK][lanes].
  */
 #include "tl_block.h"
 #include "tl_conv.h"
 #include "tl_weights.h"
 #include "tl_window.h"
 
-enum { CHUNK = 1024 / TL_LANES };
+enum { CHUNK = TL_CONV_SCRATCH_BYTES / 4 / TL_LANES };
 
 typedef struct {
   const tl_conv_shape *s;

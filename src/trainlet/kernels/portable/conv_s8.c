@@ -2,8 +2,7 @@
  *
  * For TL_LANES outputs at a time their weights are packed to panel[K][lanes] (read, rounded, overlaid once), then
  * swept over the positions, TL_ROWS_S8 at a time. A K longer than the panel goes in chunks; the sums of a block of
- * positions wait in scratch meanwhile.   scratch: panel s16 [CHUNK][lanes] (2048 bytes), sums s32 [BLOCK][lanes]
- * (2048 bytes).
+ * positions wait in scratch meanwhile.   scratch: panel s16 [CHUNK][lanes], sums s32 [BLOCK][lanes], half each.
  */
 #include "tl_block.h"
 #include "tl_conv.h"
@@ -11,7 +10,7 @@
 #include "tl_weights.h"
 #include "tl_window.h"
 
-enum { CHUNK = 1024 / TL_LANES, BLOCK = 512 / TL_LANES, PADDING = 128 };
+enum { CHUNK = TL_CONV_SCRATCH_BYTES / 4 / TL_LANES, BLOCK = TL_CONV_SCRATCH_BYTES / 8 / TL_LANES, PADDING = 128 };
 
 typedef struct {
   const tl_conv_shape *s;
@@ -75,10 +74,7 @@ static void load_panel(sweep *a, const tl_weights *w, int32_t o, int32_t width, 
   a->ky = first / cg / a->s->kw;
   a->kx = first / cg % a->s->kw;
   a->c = first % cg;
-  for (int32_t j = 0; j < width; j++)
-    tl_load_weights_s16(w, taps, cg, o + j, first, a->end - first, a->panel + j, TL_LANES);
-  for (int32_t j = width; j < TL_LANES; j++)
-    for (int32_t k = 0; k < a->end - first; k++) a->panel[k * TL_LANES + j] = 0;
+  tl_load_panel_s16(w, taps, cg, o, width, first, a->end - first, a->panel);
 }
 
 /* Outputs o .. o+width-1 of all positions. */
@@ -103,7 +99,7 @@ static void conv_lanes(sweep *a, const tl_weights *w, const tl_bias *b, const tl
 static void conv(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
                  const tl_rescale *by, int8_t *y, uint8_t *mask, void *scratch) {
   sweep a = {.s = s, .x = x, .x_zero = x_zero, .panel = scratch};
-  int32_t *sums = (int32_t *)scratch + 512;
+  int32_t *sums = (int32_t *)scratch + TL_CONV_SCRATCH_BYTES / 8;
   int32_t og = s->o / s->groups;
   memset(a.padding, x_zero, sizeof a.padding);
   if (mask) memset(mask, 0, (size_t)TL_MASK_BYTES(s->n * s->oh * s->ow * s->o));

@@ -2,13 +2,13 @@
  *
  * TL_LANES columns of TILE positions are converted to a tile f32 (centred, 0 in the padding), which is then the
  * panel of every row: acc[o][j] += dy[p][o] * tile[p][j]. The columns are flat over (tap, c), so a block may span
- * taps. scratch: tile f32 [TILE][lanes] (2048 bytes), gradients f32 [ROWS][lanes] (2048 bytes).
+ * taps. scratch: tile f32 [TILE][lanes], gradients f32 [ROWS][lanes], half each.
  */
 #include "tl_block.h"
 #include "tl_conv.h"
 #include "tl_window.h"
 
-enum { TILE = 512 / TL_LANES, ROWS = 512 / TL_LANES };
+enum { TILE = TL_CONV_SCRATCH_BYTES / 8 / TL_LANES, ROWS = TL_CONV_SCRATCH_BYTES / 8 / TL_LANES };
 
 typedef struct {
   const tl_conv_shape *s;
@@ -73,7 +73,7 @@ static void sum_positions(const block *b, const float *dy, int32_t o, int32_t ro
 
 void tl_conv_weight_grad(const tl_conv_shape *s, const tl_grad_x *x, const float *dy, const tl_update *u,
                          void *scratch) {
-  float *grads = (float *)scratch + 512;
+  float *grads = (float *)scratch + TL_CONV_SCRATCH_BYTES / 8;
   int32_t channels = x->k / s->groups, columns = s->kh * s->kw * channels, og = s->o / s->groups;
   for (int32_t group = 0; group < s->groups; group++)
     for (int32_t o = 0; o < og; o += ROWS)

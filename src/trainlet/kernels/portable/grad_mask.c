@@ -17,12 +17,31 @@ void tl_bias_grad(int32_t positions, int32_t channels, const float *dy, const tl
   }
 }
 
-/* A select, not a product with the mask: an infinite gradient that is masked gives 0. */
+typedef float f32_eight __attribute__((vector_size(32)));
+typedef int32_t s32_eight __attribute__((vector_size(32)));
+
+/* Eight neighbours and the byte of their mask bits, without a branch. A select, not a product with the mask: an infinite
+ * gradient that is masked gives 0. */
+static inline void mask_eight(float *out, const float *g, const float *scale, int32_t bits) {
+  const s32_eight bit = {1, 2, 4, 8, 16, 32, 64, 128};
+  f32_eight gradient, factor;
+  s32_eight kept;
+  memcpy(&gradient, g, sizeof gradient);
+  memcpy(&factor, scale, sizeof factor);
+  gradient *= factor;
+  memcpy(&kept, &gradient, sizeof kept);
+  kept &= (bits & bit) == bit;
+  memcpy(out, &kept, sizeof kept);
+}
+
 void tl_requantize_grad(float *out, const float *g, const uint8_t *mask, const float *scale, int32_t positions,
                         int32_t channels) {
   for (int32_t p = 0; p < positions; p++) {
-    int32_t first = p * channels;
-    for (int32_t c = 0; c < channels; c++) {
+    int32_t first = p * channels, c = 0;
+    if (mask && first % 8 == 0) {
+      for (; c + 8 <= channels; c += 8) mask_eight(out + first + c, g + first + c, scale + c, mask[(first + c) >> 3]);
+    }
+    for (; c < channels; c++) {
       float scaled = g[first + c] * scale[c];
       out[first + c] = !mask || tl_mask_bit(mask, first + c) ? scaled : 0.0f;
     }
@@ -30,7 +49,10 @@ void tl_requantize_grad(float *out, const float *g, const uint8_t *mask, const f
 }
 
 void tl_mask_grad(float *out, const float *g, const uint8_t *mask, float scale, int32_t count) {
-  for (int32_t i = 0; i < count; i++) {
+  const float eight[8] = {scale, scale, scale, scale, scale, scale, scale, scale};
+  int32_t i = 0;
+  for (; mask && i + 8 <= count; i += 8) mask_eight(out + i, g + i, eight, mask[i >> 3]);
+  for (; i < count; i++) {
     float scaled = g[i] * scale;
     out[i] = !mask || tl_mask_bit(mask, i) ? scaled : 0.0f;
   }

@@ -1,12 +1,12 @@
 /* y = op(a) op(b): TL_LANES columns of CHUNK rows of op(b) are packed to a panel, swept over the rows of op(a).
  *
- * scratch: panel f32 [CHUNK][lanes] (4096 bytes); y itself holds the sums.
+ * scratch: panel f32 [CHUNK][lanes]; y itself holds the sums.
  */
 #include "tl_matmul.h"
 
 #include "tl_block.h"
 
-enum { CHUNK = 1024 / TL_LANES };
+enum { CHUNK = TL_CONV_SCRATCH_BYTES / 4 / TL_LANES };
 
 typedef struct {
   int32_t m, k, n, trans_a, trans_b;

@@ -55,14 +55,14 @@ static inline uint32_t store_fixed(int32_t v, int32_t zero, int32_t lo, int32_t 
   return (uint32_t)((v >= lo - zero) & (v <= hi - zero));
 }
 
-void tl_add_s8_fixed(const int8_t *a, tl_fixed_side of_a, const int8_t *b, tl_fixed_side of_b, tl_fixed_side of_y,
-                     int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t count) {
+void tl_add_s8_fixed(const int8_t *a, const tl_fixed_side *of_a, const int8_t *b, const tl_fixed_side *of_b,
+                     const tl_fixed_side *of_y, int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t count) {
   uint32_t bits = 0;
   for (int32_t i = 0; i < count; i++) {
-    int32_t left = tl_fixed_multiply((a[i] - of_a.zero) * (1 << 20), of_a.multiplier, of_a.shift);
-    int32_t right = tl_fixed_multiply((b[i] - of_b.zero) * (1 << 20), of_b.multiplier, of_b.shift);
-    int32_t v = tl_fixed_multiply(left + right, of_y.multiplier, of_y.shift);
-    bits |= store_fixed(v, of_y.zero, lo, hi, &y[i]) << (i & 7);
+    int32_t left = tl_fixed_multiply((a[i] - of_a->zero) * (1 << 20), of_a->multiplier, of_a->shift);
+    int32_t right = tl_fixed_multiply((b[i] - of_b->zero) * (1 << 20), of_b->multiplier, of_b->shift);
+    int32_t v = tl_fixed_multiply(left + right, of_y->multiplier, of_y->shift);
+    bits |= store_fixed(v, of_y->zero, lo, hi, &y[i]) << (i & 7);
     if ((i & 7) == 7 || i == count - 1) {
       if (mask) mask[i >> 3] = (uint8_t)bits;
       bits = 0;
@@ -71,7 +71,7 @@ void tl_add_s8_fixed(const int8_t *a, tl_fixed_side of_a, const int8_t *b, tl_fi
 }
 
 void tl_mul_s8_fixed(const int8_t *a, int32_t a_zero, const int8_t *b, int32_t b_zero, int32_t b_per_channel,
-                     tl_fixed_side of_y, int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t batch,
+                     const tl_fixed_side *of_y, int32_t lo, int32_t hi, int8_t *y, uint8_t *mask, int32_t batch,
                      int32_t positions, int32_t channels) {
   int32_t rows = batch * positions;
   if (mask) memset(mask, 0, (size_t)TL_MASK_BYTES(rows * channels));
@@ -80,8 +80,8 @@ void tl_mul_s8_fixed(const int8_t *a, int32_t a_zero, const int8_t *b, int32_t b
     const int8_t *factor = b + (b_per_channel ? row / positions : row) * channels;
     for (int32_t c = 0; c < channels; c++) {
       int32_t product = (a[first + c] - a_zero) * (factor[c] - b_zero);
-      int32_t v = tl_fixed_multiply(product, of_y.multiplier, of_y.shift);
-      uint32_t bit = store_fixed(v, of_y.zero, lo, hi, &y[first + c]);
+      int32_t v = tl_fixed_multiply(product, of_y->multiplier, of_y->shift);
+      uint32_t bit = store_fixed(v, of_y->zero, lo, hi, &y[first + c]);
       if (mask) tl_mask_or(mask, first + c, bit, 1);
     }
   }

@@ -1,0 +1,121 @@
+"""Instruction counts: who is who in an image, and what a counter found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainlet.device.build import Image
+from trainlet.runtime.toolchain import FLAGS, _cache, _digest, _publish, compiler
+
+FOLDER = Path(__file__).parent / "qemu_plugin"
+MEMORY_MOVES = ("memcpy", "memmove", "memset")
+FIRMWARE = {
+    "tl_main", "tl_reset", "tl_memory_start", "tl_stack_used", "tl_fence_raise", "tl_fault",
+    "tl_context_part", "tl_console", "tl_exit", "tl_file_open", "tl_file_close", "tl_file_read",
+    "tl_file_write",
+}  # fmt: skip
+LOSSES = ("tl_softmax_cross_entropy", "tl_sigmoid_cross_entropy", "tl_mse")
+
+
+@dataclass(frozen=True)
+class Region:
+    """One call of the program by the firmware: its instructions, and each kernel call in it with its own."""
+
+    name: str
+    instructions: int
+    calls: tuple[tuple[str, int], ...]
+
+    def kernels(self) -> dict[str, tuple[int, int]]:
+        """Kernel -> (calls, instructions), most first; "between kernels" is the program's own."""
+        found: dict[str, tuple[int, int]] = {}
+        for name, count in self.calls:
+            calls, total = found.get(name, (0, 0))
+            found[name] = (calls + 1, total + count)
+        rest = self.instructions - sum(count for _, count in self.calls)
+        found["between kernels"] = (0, rest)
+        return dict(sorted(found.items(), key=lambda item: -item[1][1]))
+
+    def forward_instructions(self) -> int:
+        """Of a training call: everything up to and with the loss; what is left is backward and update."""
+        total = 0
+        for name, count in self.calls:
+            total += count
+            if name in LOSSES:
+                return total
+        return total
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What ran. `open_in`: (entry point, kernel or "-") in which the run ended, if inside the program.
+
+    `store`: (address, pc) of the first store outside RAM that the emulator saw, if any.
+    """
+
+    regions: tuple[Region, ...]
+    open_in: tuple[str, str] | None
+    store: tuple[int, int] | None
+    total: int
+
+
+def function_table(image: Image) -> str:
+    """The roles of the functions of an image, for count.c."""
+    prefix = str(image.manifest["prefix"])
+    train = image.manifest["training_function"]
+    entries = {f"{prefix}_{name}" for name in ("init", "predict", train, "apply")}
+    lines = []
+    for s in image.elf.symbols:
+        if s.kind != "func" or s.bytes == 0:
+            continue
+        role = _role(s.name, s.file, prefix, entries)
+        if role:
+            lines.append(f"{role} {s.address:x} {s.address + s.bytes:x} {s.name}")
+    return "\n".join(lines) + "\n"
+
+
+def _role(name: str, file: str, prefix: str, entries: set[str]) -> str:
+    if name in MEMORY_MOVES:
+        return "K"
+    if file:
+        return {f"{prefix}.c": "P", "main.c": "F"}.get(file, "")
+    if name in FIRMWARE:
+        return "F" if name == "tl_main" else ""
+    if name in entries:
+        return "E"
+    if name.startswith(f"{prefix}_"):
+        return "P"
+    return "K" if name.startswith("tl_") else ""
+
+
+def read_counts(text: str, prefix: str) -> Counts:
+    """The result file of count.c; entry points without the program's prefix."""
+    regions: list[Region] = []
+    calls: list[tuple[str, int]] = []
+    open_in, store, total = None, None, 0
+    for kind, *words in (line.split() for line in text.splitlines()):
+        if kind == "call":
+            calls.append((words[0], int(words[1])))
+        elif kind == "region":
+            regions.append(Region(words[0].removeprefix(f"{prefix}_"), int(words[1]), tuple(calls)))
+            calls = []
+        elif kind == "open":
+            open_in = (words[0].removeprefix(f"{prefix}_"), words[1])
+        elif kind == "store":
+            store = (int(words[0], 16), int(words[1], 16))
+        else:
+            total = int(words[0])
+    return Counts(tuple(regions), open_in, store, total)
+
+
+def counter_library(source: str, defines: Mapping[str, str] | None = None) -> Path:
+    """count.c with qemu.c or unicorn.c around it, as a shared library of this machine; built once."""
+    files = [FOLDER / source, FOLDER / "count.c"]
+    options = [f"-D{key}={value}" for key, value in (defines or {}).items()]
+    flags = [FLAGS[0], "-O2", "-fPIC", "-shared", "-fvisibility=hidden", *options]
+    command = [*compiler(), *flags, *map(str, files)]
+    result = _cache() / f"{_digest(command, [*files, *sorted(FOLDER.glob('*.h'))])}.so"
+    if not result.exists():
+        _publish(result, lambda out: [*command, "-o", out])
+    return result
