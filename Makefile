@@ -17,7 +17,7 @@ help: ## list the commands
 	$(PYTHON) -m venv .venv
 
 $(RUN_STAMP): pyproject.toml | .venv/bin/python
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[onnx,demo,zig]'
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -e '.[onnx,tflite,demo,mcu]'
 	@touch $@
 
 $(TEST_STAMP): pyproject.toml | .venv/bin/python

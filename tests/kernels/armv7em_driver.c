@@ -1,6 +1,6 @@
 /* Runs the kernels that Armv7E-M has bodies for on pseudo-random layers and prints a hash of each result.
  *
- * On a host an ordinary program; on a Cortex-M start-up and console (semihosting, written to the host's stdout) are here.
+ * On a host an ordinary program; for a Cortex-M start-up and console (semihosting to the host's stdout) are here.
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -62,7 +62,8 @@ static void layer(int32_t h, int32_t c, int32_t o, int32_t kernel, int32_t strid
   static float scale[1024], grad[MOST];
   static int32_t bias[1024];
   const int32_t out = (h - 1) / stride + 1, positions = out * out;
-  const tl_conv_shape s = {1, h, h, c, out, out, o, kernel, kernel, stride, stride, kernel / 2, kernel / 2, 1, 1, groups};
+  const int32_t pad = kernel / 2;
+  const tl_conv_shape s = {1, h, h, c, out, out, o, kernel, kernel, stride, stride, pad, pad, 1, 1, groups};
   const int depthwise = groups > 1;
   for (int32_t j = 0; j < k; j++) channels[j] = (uint16_t)(2 * j + 1);
   for (int32_t j = 0; j < o; j++) {

@@ -1,6 +1,7 @@
-"""The Armv7E-M bodies: every test of the kernels they replace, the portable bodies' bits, on this machine and emulated.
+"""The Armv7E-M bodies: the tests of the kernels they replace, the same bits, on this machine and emulated.
 
-Here plain C stands in for the instructions; the assembly runs in QEMU where it and arm-none-eabi-gcc are installed.
+Here plain C stands in for the instructions; the assembly runs in QEMU where it and the cross gcc are
+installed.
 """
 
 import shutil
@@ -36,7 +37,7 @@ test_matrix_product = losses.test_matrix_product
 
 
 def gathered(folder: Path, isa: Path | None) -> Path:
-    """All kernels in one folder, those of the instruction set in place of the portable ones, as a program gets them."""
+    """All kernels in one folder, as a program gets them: those of `isa` in place of the portable ones."""
     together = folder / (isa.name if isa else "portable")
     if not together.exists():
         together.mkdir()
@@ -93,7 +94,10 @@ def weights_of(rng, shape, k):
 
 @pytest.mark.parametrize(
     ("h", "c", "o", "kernel", "stride", "k"),
-    [(17, 3, 16, 3, 2, 0), (9, 48, 20, 1, 1, 11), (4, 576, 33, 1, 1, 0), (6, 130, 9, 1, 1, 65), (5, 40, 12, 3, 1, 7)],
+    [
+        (17, 3, 16, 3, 2, 0), (9, 48, 20, 1, 1, 11), (4, 576, 33, 1, 1, 0),
+        (6, 130, 9, 1, 1, 65), (5, 40, 12, 3, 1, 7),
+    ],
 )
 def test_layers_of_a_network_agree(kernels, h, c, o, kernel, stride, k):
     rng = np.random.default_rng(c)
@@ -104,7 +108,10 @@ def test_layers_of_a_network_agree(kernels, h, c, o, kernel, stride, k):
     check_forward_and_back(kernels, rng, "tl_conv", s, x, w, 4096)
 
 
-@pytest.mark.parametrize(("h", "c", "kernel", "stride"), [(11, 18, 7, 1), (9, 24, 5, 2), (8, 5, 3, 1), (13, 3, 7, 2), (10, 6, 9, 1)])
+@pytest.mark.parametrize(
+    ("h", "c", "kernel", "stride"),
+    [(11, 18, 7, 1), (9, 24, 5, 2), (8, 5, 3, 1), (13, 3, 7, 2), (10, 6, 9, 1)],
+)
 def test_depthwise_layers_of_a_network_agree(kernels, h, c, kernel, stride):
     rng = np.random.default_rng(c)
     out, pad = (h - 1) // stride + 1, kernel // 2

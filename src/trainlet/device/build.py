@@ -20,7 +20,7 @@ from trainlet.device.board import Board
 from trainlet.device.elf import Elf, read_elf
 from trainlet.device.firmware import Place
 from trainlet.errors import BackendError, BudgetError
-from trainlet.runtime.toolchain import _cache, _digest, _publish
+from trainlet.runtime.toolchain import cache_folder, digest, publish
 
 # -ffreestanding: the compiler's own headers suffice; -fbuiltin: it may still expand a small memcpy.
 FLAGS = (
@@ -148,10 +148,10 @@ def _object(compiler: CrossCompiler, flags: Sequence[str], source: Path, include
     if source.name == "memory.c":  # a loop in memcpy must not become a call of memcpy
         flags = (*flags, "-fno-builtin", *MEMORY_FLAGS[compiler.kind])
     command = [*compiler.command, *flags]
-    result = _cache() / f"{_digest([*command, source.name], [source, *headers])}.o"
+    result = cache_folder() / f"{digest([*command, source.name], [source, *headers])}.o"
     if not result.exists():
         folders = [word for folder in include for word in ("-I", str(folder))]
-        _publish(result, lambda out: [*command, *folders, "-c", str(source), "-o", out])
+        publish(result, lambda out: [*command, *folders, "-c", str(source), "-o", out])
     return result
 
 

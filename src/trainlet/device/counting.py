@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainlet.device.build import Image
-from trainlet.runtime.toolchain import FLAGS, _cache, _digest, _publish, compiler
+from trainlet.runtime.toolchain import FLAGS, cache_folder, digest, publish, compiler
 
 FOLDER = Path(__file__).parent / "qemu_plugin"
 MEMORY_MOVES = ("memcpy", "memmove", "memset")
@@ -115,7 +115,7 @@ def counter_library(source: str, defines: Mapping[str, str] | None = None) -> Pa
     options = [f"-D{key}={value}" for key, value in (defines or {}).items()]
     flags = [FLAGS[0], "-O2", "-fPIC", "-shared", "-fvisibility=hidden", *options]
     command = [*compiler(), *flags, *map(str, files)]
-    result = _cache() / f"{_digest(command, [*files, *sorted(FOLDER.glob('*.h'))])}.so"
+    result = cache_folder() / f"{digest(command, [*files, *sorted(FOLDER.glob('*.h'))])}.so"
     if not result.exists():
-        _publish(result, lambda out: [*command, "-o", out])
+        publish(result, lambda out: [*command, "-o", out])
     return result

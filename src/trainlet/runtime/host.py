@@ -176,5 +176,6 @@ def _layout(sizes: Mapping[str, int], counter: bool) -> dict[str, int]:
     scratch = max(1, -(-sizes["scratch"] // 8)) * 8
     arena = max(1, -(-sizes["arena"] // 4)) * 4
     state = max(1, -(-sizes["state"] // 4)) * 4
-    total = scratch + arena + state + (4 if counter else 0)
-    return {"scratch": 0, "arena": scratch, "state": scratch + arena, "total": -(-total // 8) * 8}
+    before_arena = scratch + state + (4 if counter else 0)
+    total = -(-(before_arena + arena) // 8) * 8
+    return {"scratch": 0, "state": scratch, "arena": before_arena, "total": total}

@@ -53,10 +53,10 @@ def build_shared(folder: Path, flags: Sequence[str] = FLAGS, native: bool = True
     headers = sorted([*folder.glob("*.h"), *(folder / "kernels").glob("*.h")])
     sources = (*sorted(folder.glob("*.c")), *kernels)
     objects = [_object(command, source, headers, folder, flags) for source in sources]
-    key = _digest([*command, *flags, *(o.name for o in objects)], [])
-    library = _cache() / f"{key}.so"
+    key = digest([*command, *flags, *(o.name for o in objects)], [])
+    library = cache_folder() / f"{key}.so"
     if not library.exists():
-        _publish(library, lambda out: [*command, *flags, "-shared", *map(str, objects), "-lm", "-o", out])
+        publish(library, lambda out: [*command, *flags, "-shared", *map(str, objects), "-lm", "-o", out])
     return library
 
 
@@ -66,15 +66,15 @@ def _object(
     near = [h for h in headers if h.parent == source.parent or h.parent.name == "kernels"]
     if source.parent.name == "kernels":
         near = [h for h in headers if h.parent.name == "kernels"]
-    key = _digest([*command, *flags, source.name], [source, *near])
-    result = _cache() / f"{key}.o"
+    key = digest([*command, *flags, source.name], [source, *near])
+    result = cache_folder() / f"{key}.o"
     if not result.exists():
         include = ["-I", str(folder / "kernels"), "-I", str(folder)]
-        _publish(result, lambda out: [*command, *flags, *include, "-c", str(source), "-o", out])
+        publish(result, lambda out: [*command, *flags, *include, "-c", str(source), "-o", out])
     return result
 
 
-def _publish(target: Path, command: object) -> None:
+def publish(target: Path, command: object) -> None:
     """Run a compile into a temporary file, then move it in place: never a half-written result."""
     handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=target.suffix)
     os.close(handle)
@@ -88,14 +88,14 @@ def _publish(target: Path, command: object) -> None:
     Path(temporary).replace(target)
 
 
-def _digest(words: Sequence[str], files: Sequence[Path]) -> str:
+def digest(words: Sequence[str], files: Sequence[Path]) -> str:
     state = hashlib.sha256("\0".join(words).encode())
     for file in files:
         state.update(file.read_bytes())
     return state.hexdigest()[:32]
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     root = os.environ.get("TRAINLET_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     folder = Path(root) / "trainlet"
     try:

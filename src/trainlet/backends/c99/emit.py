@@ -173,7 +173,8 @@ def _store_inputs(f: Function, names: Mapping[str, str]) -> Iterator[str]:
     for v in f.graph.inputs:
         where = f.locations[v.name]
         if where.memory == "arena" and v.name in names:
-            yield f"  memcpy(ARENA({C_TYPES[v.dtype]}, {where.offset}), {names[v.name]}, {v.bytes});"
+            to, given = f"ARENA({C_TYPES[v.dtype]}, {where.offset})", names[v.name]
+            yield f"  if ({given} != {to}) memcpy({to}, {given}, {v.bytes});"
 
 
 def _at(f: Function, v: Value) -> str:

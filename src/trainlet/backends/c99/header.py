@@ -104,11 +104,12 @@ def _declarations(program: Program, name: str) -> Iterator[str]:
     yield ""
     yield "typedef struct {"
     yield f"  uint64_t scratch[{max(1, -(-sizes['scratch'] // 8))}];  /* free between calls */"
-    yield f"  uint32_t arena[{max(1, -(-sizes['arena'] // 4))}];  /* free between calls */"
     words = max(1, -(-sizes["state"] // 4))
     yield f"  uint32_t state[{words}];  /* trained tensors, optimizer slots, random numbers */"
     if "accumulate" in program.functions:
         yield "  uint32_t accumulated;  /* samples since the last update */"
+    # Last, so that what lies behind the struct can be fenced against a write past its end.
+    yield f"  uint32_t arena[{max(1, -(-sizes['arena'] // 4))}];  /* free between calls */"
     yield f"}} {name}_t;"
     yield ""
     yield "/* Factory state. seed: of the random numbers that round steps (unused where none are). */"

@@ -6,7 +6,7 @@ from typing import Any
 
 from trainlet.backends.c99.writer import identifier
 from trainlet.ir import Value
-from trainlet.plan.program import Program
+from trainlet.plan.program import Function, Program
 
 FORMAT = 1
 
@@ -14,6 +14,11 @@ FORMAT = 1
 def _value(v: Value) -> dict[str, Any]:
     quant = None if v.quant is None else {"scale": v.quant.scale, "zero_point": v.quant.zero_point}
     return {"name": v.name, "dtype": v.dtype, "shape": list(v.shape), "bytes": v.bytes, "quant": quant}
+
+
+def _input_offset(f: Function) -> int | None:
+    sample = f.locations[f.graph.inputs[0].name] if f.graph.inputs else None
+    return sample.offset if sample is not None and sample.memory == "arena" else None
 
 
 def manifest(program: Program) -> dict[str, Any]:
@@ -39,6 +44,7 @@ def manifest(program: Program) -> dict[str, Any]:
                 "boundary": [_value(v) for v in f.boundary],
                 "prefix_steps": f.prefix_steps,
                 "steps": len(f.graph.nodes),
+                "input_offset": _input_offset(f),  # where samples lie in the arena
             }
             for name, f in program.functions.items()
         },

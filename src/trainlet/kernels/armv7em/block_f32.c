@@ -1,5 +1,5 @@
-/* The inner loops of the fp32 kernels: 4 x 4 sums from 4 + 4 operands, or 4 sums of a depthwise window, each sum its own
- * chain in the order of the contracts. */
+/* The inner loops of the fp32 kernels: 4 x 4 sums from 4 + 4 operands, or 4 sums of a depthwise window. Each sum is its
+ * own chain in the order of the contracts. */
 #include "tl_block.h"
 
 _Static_assert(TL_LANES == 4, "the blocks of this folder are 4 x 4");

@@ -1,8 +1,8 @@
 /* Depthwise in fp32, forward and input gradient, four channels at a time. Both gather: an output is a sum over the taps
  * of its window, a row of them a call.
  *
- * For dx at (y, x) the taps that reach it are those with y + pt - ky * dh a multiple of the stride, likewise in x: every
- * so many taps, while dy moves backwards. scratch: taps of the channels, f32 [kh * kw][4].
+ * The taps that reach dx at (y, x) are those with y + pt - ky * dh a multiple of the stride, likewise in x: every so
+ * many taps, while dy moves backwards. scratch: taps of the channels, f32 [kh * kw][4].
  */
 #include "tl_block.h"
 #include "tl_conv.h"

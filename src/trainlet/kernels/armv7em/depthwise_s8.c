@@ -1,7 +1,6 @@
 /* The int8 depthwise convolution: y[p][c] = sum over taps of x[p + tap][c] * w[tap][c], four channels at a time.
  *
- * A word of x is four channels of a pixel; widened to two pairs it meets the two pairs of its tap. Channels that are
- * no multiple of four end with a block that overlaps the one before: the same results again.
+ * Channels that are no multiple of four end with a block that overlaps the one before: the same results again.
  * scratch: taps of the four channels, pairs (0, 2), (1, 3): [kh * kw][2].
  */
 #include "tl_block.h"

@@ -86,21 +86,21 @@ static inline int32_t tl_to_int(float x) {
 #endif
 }
 
-/* How a depthwise window is walked: columns of taps, then rows. In x step and next_row are bytes; skip: bytes of taps. */
+/* How a depthwise window is walked: columns of taps, then rows. step, next_row: bytes of x; skip: bytes of taps. */
 typedef struct {
   uint32_t base;
   int32_t step, next_row, skip, cols;
 } tl_walk;
 
-/* sums[j] = sum over rows x cols taps of byte j of x, widened on `base`, times half j of the tap (0, 2), (1, 3).
- * 0 < cols; x after a row moves on by next_row, taps by skip. */
+/* sums[j] = sum over rows x cols taps of byte j of x, widened on `base`, times half j of the tap's (0, 2), (1, 3).
+ * Behind a row x moves on by next_row, taps by skip. No rows or no columns: 0. */
 void tl_sum_taps(const int8_t *x, const uint32_t *taps, const tl_walk *walk, int32_t rows, int32_t *sums);
 
 /* Rows of 4 * fours bytes, widened on `base`, side by side: to[i][row], i counts pairs. fours > 0. */
 void tl_widen_2(const int8_t *a, const int8_t *b, uint32_t base, int32_t fours, uint32_t *to);
 void tl_widen_4(const int8_t *const *x, uint32_t base, int32_t fours, uint32_t *to);
 
-/* sums[r][j] += x[r] . w[j] for 4 rows of x and 2 of w, of 8 * eights elements: from = [4][2] to start from, to = result.
+/* to[r][j] = from[r][j] + x[r] . w[j] for 4 rows of x and 2 of w, of 8 * eights elements.   from, to: [4][2];
  * x: pairs [4 * eights][4]; w: pairs [4 * eights][2]. eights > 0. */
 void tl_dot_4x2(const uint32_t *x, const uint32_t *w, int32_t eights, const int32_t *from, int32_t *to);
 

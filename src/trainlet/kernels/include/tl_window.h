@@ -44,7 +44,8 @@ static inline int tl_window_inside(const tl_conv_shape *s, const tl_window *at) 
 
 /* Whether the window of position p is just position p of the input: a 1x1 convolution, a matrix product. */
 static inline int tl_window_is_row(const tl_conv_shape *s) {
-  return s->kh == 1 && s->kw == 1 && s->sh == 1 && s->sw == 1 && s->pt == 0 && s->pl == 0 && s->oh == s->h && s->ow == s->w;
+  return s->kh == 1 && s->kw == 1 && s->sh == 1 && s->sw == 1 && s->pt == 0 && s->pl == 0 && s->oh == s->h &&
+         s->ow == s->w;
 }
 
 /* The taps first <= k < last with 0 <= start + k * dilation < extent. */
