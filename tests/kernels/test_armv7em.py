@@ -95,8 +95,11 @@ def weights_of(rng, shape, k):
 @pytest.mark.parametrize(
     ("h", "c", "o", "kernel", "stride", "k"),
     [
-        (17, 3, 16, 3, 2, 0), (9, 48, 20, 1, 1, 11), (4, 576, 33, 1, 1, 0),
-        (6, 130, 9, 1, 1, 65), (5, 40, 12, 3, 1, 7),
+        (17, 3, 16, 3, 2, 0),
+        (9, 48, 20, 1, 1, 11),
+        (4, 576, 33, 1, 1, 0),
+        (6, 130, 9, 1, 1, 65),
+        (5, 40, 12, 3, 1, 7),
     ],
 )
 def test_layers_of_a_network_agree(kernels, h, c, o, kernel, stride, k):
