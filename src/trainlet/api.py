@@ -126,15 +126,23 @@ def _check_values(settings: Settings) -> None:
         raise SchemeError(f"optimizer {settings.optimizer!r} is none of {', '.join(SLOTS)}")
 
 
-def plan(model: str | Path | Graph, settings: Settings, watch: Watch = lambda name, graph: None) -> Program:
+def plan(
+    model: str | Path | Graph,
+    settings: Settings,
+    watch: Watch = lambda name, graph: None,
+    for_board: bool = False,
+) -> Program:
     """The planned Program of a network under a scheme. Raises BudgetError over settings.budget_bytes.
 
-    watch(pass name, graph) is called after each pass over each function.
+    watch(pass name, graph) is called after each pass over each function. for_board: with the smaller scratch
+    of kernels built for a microcontroller (TL_LANES 4), not for this machine.
     """
-    from trainlet.backends.c99 import scratch_bytes
+    from trainlet.backends.c99 import BOARD_LANES, HOST_LANES, scratch_bytes
     from trainlet.plan.program import plan as plan_module
 
-    return plan_module(derive(model, settings), scratch_bytes, settings.budget_bytes, watch)
+    lanes = BOARD_LANES if for_board else HOST_LANES
+    module = derive(model, settings)
+    return plan_module(module, lambda node: scratch_bytes(node, lanes), settings.budget_bytes, watch)
 
 
 def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
@@ -198,7 +206,7 @@ def compile(  # noqa: A001  (the command's name)
     """
     from trainlet.package import write_package
 
-    program = plan(model, settings, watch)
+    program = plan(model, settings, watch, for_board=board is not None)
     origin = checkpoint_meta(program.name, settings, program.module.selection)
     return write_package(program, Path(output), format, board, origin)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainlet.device.build import Image
-from trainlet.runtime.toolchain import FLAGS, cache_folder, digest, publish, compiler
+from trainlet.runtime.toolchain import FLAGS, cache_folder, compiler, digest, publish
 
 FOLDER = Path(__file__).parent / "qemu_plugin"
 MEMORY_MOVES = ("memcpy", "memmove", "memset")

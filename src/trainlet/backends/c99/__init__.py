@@ -2,6 +2,6 @@
 
 from trainlet.backends.c99 import convolution, pointwise, shapes, stream, update  # noqa: F401  (fill the table)
 from trainlet.backends.c99.emit import emit, write_sources
-from trainlet.backends.c99.writer import KERNELS, scratch_bytes
+from trainlet.backends.c99.writer import BOARD_LANES, HOST_LANES, KERNELS, scratch_bytes
 
-__all__ = ["KERNELS", "emit", "scratch_bytes", "write_sources"]
+__all__ = ["BOARD_LANES", "HOST_LANES", "KERNELS", "emit", "scratch_bytes", "write_sources"]

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from trainlet.backends.c99.update import update_struct
 from trainlet.backends.c99.writer import (
-    CONV_SCRATCH_BYTES,
     VECTOR_SCRATCH_BYTES,
     Writer,
+    conv_scratch_bytes,
     kernel,
     mask,
     number,
@@ -23,8 +23,8 @@ def _family(s: Window) -> str:
     return "depthwise" if s.depthwise else "conv"
 
 
-def _scratch(s: Window) -> int:
-    return 64 * s.kh * s.kw if s.depthwise else CONV_SCRATCH_BYTES
+def _scratch(s: Window, lanes: int) -> int:
+    return 4 * lanes * s.kh * s.kw if s.depthwise else conv_scratch_bytes(lanes)
 
 
 def _weights(
@@ -50,7 +50,7 @@ def _bias(c: Writer, b: Value | None) -> str:
     return f"const tl_bias b = {{NULL, {c.ptr(b)}}};"
 
 
-@kernel("QLinearConv", scratch=lambda n: _scratch(node_window(n)))
+@kernel("QLinearConv", scratch=lambda n, lanes: _scratch(node_window(n), lanes))
 def qlinear_conv(c: Writer, n: Node) -> Iterable[str]:
     s, (x, w, b, scale) = node_window(n), n.inputs[:4]
     assert x is not None and w is not None
@@ -68,7 +68,7 @@ def qlinear_conv(c: Writer, n: Node) -> Iterable[str]:
     )
 
 
-@kernel("Conv", "Gemm", scratch=lambda n: _scratch(node_window(n)))
+@kernel("Conv", "Gemm", scratch=lambda n, lanes: _scratch(node_window(n), lanes))
 def conv(c: Writer, n: Node) -> Iterable[str]:
     s, (x, w) = node_window(n), n.inputs[:2]
     assert w is not None
@@ -81,9 +81,9 @@ def conv(c: Writer, n: Node) -> Iterable[str]:
     )
 
 
-def _input_grad_scratch(n: Node) -> int:
+def _input_grad_scratch(n: Node, lanes: int) -> int:
     s = input_grad_window(n)
-    return inplace_scratch_bytes(s) if n.attrs.get("inplace") == 0 else _scratch(s)
+    return inplace_scratch_bytes(s, lanes) if n.attrs.get("inplace") == 0 else _scratch(s, lanes)
 
 
 @kernel("ConvInputGrad", scratch=_input_grad_scratch)
@@ -117,9 +117,9 @@ def _weight_grad(c: Writer, n: Node, update: str) -> Iterable[str]:
         yield f"tl_conv_weight_grad({c.shape(s)}, &x, {c.ptr(dy)}, &u, scratch);"
 
 
-def _grad_scratch(n: Node) -> int:
+def _grad_scratch(n: Node, lanes: int) -> int:
     s = weight_grad_window(n)
-    return 64 * s.kh * s.kw if n.attrs["depthwise"] else CONV_SCRATCH_BYTES
+    return 4 * lanes * s.kh * s.kw if n.attrs["depthwise"] else conv_scratch_bytes(lanes)
 
 
 @kernel("ConvWeightGrad", scratch=_grad_scratch)
@@ -139,14 +139,14 @@ def _positions(dy: Value | None) -> str:
     return f"{dy.size // dy.shape[-1]}, {dy.shape[-1]}"
 
 
-@kernel("BiasGrad", scratch=lambda n: VECTOR_SCRATCH_BYTES)
+@kernel("BiasGrad", scratch=lambda n, lanes: VECTOR_SCRATCH_BYTES)
 def bias_grad(c: Writer, n: Node) -> Iterable[str]:
     dy = n.inputs[0]
     yield f"const tl_update u = {{.rule = TL_STORE, .w = {c.ptr(n.output)}, .row_len = {n.output.size}}};"
     yield f"tl_bias_grad({_positions(dy)}, {c.ptr(dy)}, &u, scratch);"
 
 
-@kernel("BiasGradUpdate", scratch=lambda n: VECTOR_SCRATCH_BYTES)
+@kernel("BiasGradUpdate", scratch=lambda n, lanes: VECTOR_SCRATCH_BYTES)
 def bias_grad_update(c: Writer, n: Node) -> Iterable[str]:
     dy = n.inputs[0]
     yield update_struct(c, n)
@@ -178,7 +178,7 @@ def take_channels(c: Writer, n: Node) -> Iterable[str]:
     )
 
 
-@kernel("MatMul", scratch=lambda n: CONV_SCRATCH_BYTES)
+@kernel("MatMul", scratch=lambda n, lanes: conv_scratch_bytes(lanes))
 def matmul(c: Writer, n: Node) -> Iterable[str]:
     a, b = n.inputs
     assert a is not None and b is not None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from trainlet.backends.c99.writer import CONV_SCRATCH_BYTES, Writer, kernel, number
+from trainlet.backends.c99.writer import Writer, conv_scratch_bytes, kernel, number
 from trainlet.ir import Node
 from trainlet.ir.ops.stream import stage_window, stages
 
 
-def _scratch(n: Node) -> int:
+def _scratch(n: Node, lanes: int) -> int:
     windows = [stage_window(p) for p in stages(n.inputs, n.attrs) if p.op == "QLinearConv"]
-    return max(64 * s.kh * s.kw if s.depthwise else CONV_SCRATCH_BYTES for s in windows)
+    return max(4 * lanes * s.kh * s.kw if s.depthwise else conv_scratch_bytes(lanes) for s in windows)
 
 
 def _stage(c: Writer, part: Node, chain_input: Node) -> str:

@@ -43,7 +43,7 @@ def update_struct(c: Writer, n: Node) -> str:
     return f"const tl_update u = {{{text}}};"
 
 
-@kernel("Update", scratch=lambda n: VECTOR_SCRATCH_BYTES)
+@kernel("Update", scratch=lambda n, lanes: VECTOR_SCRATCH_BYTES)
 def update(c: Writer, n: Node) -> Iterable[str]:
     w, factor = update_operand(n, "w"), update_operand(n, "factor")
     assert w is not None

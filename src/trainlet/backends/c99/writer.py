@@ -23,7 +23,7 @@ C_TYPES = {
     "u32": "uint32_t",
     "u1": "uint8_t",
 }
-CONV_SCRATCH_BYTES = 4096  # TL_CONV_SCRATCH_BYTES of tl_types.h
+HOST_LANES, BOARD_LANES = 16, 4  # TL_LANES of tl_types.h: 64-bit processors, and all others
 VECTOR_SCRATCH_BYTES = 256  # TL_BIAS_GRAD_SCRATCH_BYTES, TL_APPLY_SCRATCH_BYTES
 
 
@@ -32,14 +32,15 @@ class Kernel:
     """How one op is called, and the scratch its kernel needs."""
 
     write: Callable[[Writer, Node], Iterable[str]]
-    scratch: Callable[[Node], int]
+    scratch: Callable[[Node, int], int]
 
 
 KERNELS: dict[str, Kernel] = {}
+Scratch = Callable[[Node, int], int]
 Write = Callable[["Writer", Node], Iterable[str]]
 
 
-def kernel(*ops: str, scratch: Callable[[Node], int] = lambda node: 0) -> Callable[[Write], Write]:
+def kernel(*ops: str, scratch: Scratch = lambda node, lanes: 0) -> Callable[[Write], Write]:
     """Register the decorated function as the writer of `ops`: it yields C statements."""
 
     def register(write: Write) -> Write:
@@ -49,11 +50,16 @@ def kernel(*ops: str, scratch: Callable[[Node], int] = lambda node: 0) -> Callab
     return register
 
 
-def scratch_bytes(node: Node) -> int:
-    """Scratch of the kernel behind a node. Raises BackendError where there is none."""
+def scratch_bytes(node: Node, lanes: int = HOST_LANES) -> int:
+    """Scratch of the kernel behind a node, built with TL_LANES = lanes. Raises BackendError without one."""
     if node.op not in KERNELS:
         raise BackendError(f"{node.op} at {node.source or node.output.name} has no C kernel")
-    return KERNELS[node.op].scratch(node)
+    return KERNELS[node.op].scratch(node, lanes)
+
+
+def conv_scratch_bytes(lanes: int) -> int:
+    """TL_CONV_SCRATCH_BYTES of tl_types.h: every dense kernel's."""
+    return 4096 if lanes > BOARD_LANES else 2048
 
 
 def identifier(text: str) -> str:

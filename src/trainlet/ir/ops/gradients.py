@@ -32,9 +32,9 @@ def _input_grad_shape(inputs: Sequence[Value | None], attrs: Attrs) -> list[Resu
     return [("f32", shape)]
 
 
-def inplace_scratch_bytes(s: Window) -> int:
+def inplace_scratch_bytes(s: Window, lanes: int = 16) -> int:
     """Scratch with which a depthwise input gradient overwrites its operand (tl_conv.h)."""
-    return 64 * (s.kh * s.kw + ((s.kh - 1) * s.dh + 1) * s.w)
+    return 4 * lanes * (s.kh * s.kw + ((s.kh - 1) * s.dh + 1) * s.w)
 
 
 def _input_grad_fits(node: Node, operand: int) -> bool:
