@@ -1,6 +1,6 @@
 """RAM, flash and instructions on an emulated board, exact: `python -m benchmarks.board_table [--board B]`.
 
-Published schemes of the three reference networks, stochastic master, batch 1, two training steps each, compared
+Published schemes of three networks, stochastic master, batch 1, two training steps each, compared
 with this machine bit for bit; and the MLPerf Tiny models with a new head trained alone.
 """
 
