@@ -37,8 +37,8 @@ _ADVICE = {
 
 @dataclass(frozen=True)
 class Built:
-    """A graph; which of the user's dimensions each of its input's and output's is (ours[i] = user's[perm[i]]);
-    the user's shape of its output; how its weights came about."""
+    """A graph; which of the user's dimensions each of its input's and output's is
+    (ours[i] = user's[perm[i]]); the user's shape of its output; how its weights came about."""
 
     graph: Graph
     input_perm: tuple[int, ...]

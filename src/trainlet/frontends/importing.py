@@ -1,4 +1,4 @@
-"""The state of one import: what is known of each of the model's tensors, and the moves that bring it into place."""
+"""The state of one import: what is known of each tensor, and the moves that bring it into place."""
 
 from __future__ import annotations
 

@@ -147,7 +147,8 @@ def _fold_batch_norm(ctx: Import, affine: Affine, layer: Layer) -> Affine | None
     w = affine.weight.data * factor.reshape(-1, *(1,) * (affine.weight.data.ndim - 1))
     old = 0.0 if affine.bias is None else affine.bias.data.astype(np.float64)
     bias = Const(affine.bias.name if affine.bias else beta, (old * factor + offset).astype(np.float32))
-    norm = Norm(*layer.inputs[1:5], eps=float(layer.attrs.get("epsilon", 1e-5)))
+    gamma, _, mean, variance = layer.inputs[1:5]
+    norm = Norm(gamma, beta, mean, variance, float(layer.attrs.get("epsilon", 1e-5)))
     weight = replace(affine.weight, data=w.astype(np.float32))
     return replace(affine, weight=weight, bias=bias, output=layer.output, norms=(*affine.norms, norm))
 
@@ -247,8 +248,8 @@ def linear(ctx: Import, x: Placed, affine: Affine, perm: tuple[int, ...]) -> Non
     rows = canonical((size, stride // width) for size, stride in parts[0])
     lead, outputs = x.shape[:-1], affine.weight.shape[0]
     value = ctx.reshaped(x.value, (*(lead if rows == order_of(lead) else (math.prod(lead),)), width))
-    columns = flat_index(parts[1])
-    columns = None if np.array_equal(columns, np.arange(width)) else columns
+    index = flat_index(parts[1])
+    columns = None if np.array_equal(index, np.arange(width)) else index
     data = affine.weight.data if columns is None else affine.weight.data[:, columns]
     weight, bias = ctx.constant(affine.weight.name, data), _bias(ctx, affine)
     _note(ctx, affine, weight, bias, perm, columns)
