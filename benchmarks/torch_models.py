@@ -63,7 +63,7 @@ def resnet(seed: int, depth: int = 18, classes: int = 1000) -> Any:
 
 
 def last_blocks(graph: Graph, biases: int = 20, blocks: int = 6) -> UpdateScheme:
-    """W1's: biases of the last convolutions, the first 1x1 weight of the last inverted residuals, the head."""
+    """W1's: biases of the last convolutions, first 1x1 weight of the last inverted residuals, head."""
     body, head = _split(graph)
     expand = [x for x in body if re.search("expand_1x1|_expand_conv", x.weight.name)]
     return _scheme("sparse", [*expand[-blocks:], *head], [*body[-biases:], *head])
