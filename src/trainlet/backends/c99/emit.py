@@ -130,17 +130,17 @@ def _statement(c: Writer, graph: Graph, i: int) -> Iterator[str]:
     lines = list(KERNELS[node.op].write(c, node))
     if not lines:
         return
-    yield f"  {{ /* {i}: {node.op} -> {_describe(node.output)}{_origin(node)} */"
+    yield f"  {{ /* {i}: {node.op} -> {describe(node.output)}{origin_of(node)} */"
     for line in lines:
         yield f"    {line}"
     yield "  }"
 
 
-def _describe(v: Value) -> str:
+def describe(v: Value) -> str:
     return f"{v.name} {v.dtype}[{','.join(map(str, v.shape))}]".replace("*/", "* /")
 
 
-def _origin(node: Node) -> str:
+def origin_of(node: Node) -> str:
     return f"  ({node.source.replace('*/', '* /')})" if node.source else ""
 
 
