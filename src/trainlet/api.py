@@ -167,7 +167,7 @@ def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
 
 
 def plan_report(program: Program) -> dict[str, Any]:
-    """`plan --json`: bytes by memory, the lower bound, work, and what is alive at the peak."""
+    """`plan --json`: bytes by memory, the lower bound, what lowered it, work, what is alive at the peak."""
     main = program.main
     b = program.bytes
     return {
@@ -178,6 +178,7 @@ def plan_report(program: Program) -> dict[str, Any]:
         "ram_bytes": {k: b[k] for k in ("arena", "state", "scratch")} | {"total": program.ram_bytes},
         "flash_bytes": b["flash"],
         "lower_bound_bytes": max(f.lower_bound_bytes for f in program.functions.values()),
+        "saved_bytes": program.saved_bytes,
         "macs": main.macs(),
         "peak_live": [{"name": r.name, "bytes": r.bytes} for r in main.peak_live()],
         "functions": {

@@ -51,6 +51,11 @@ void tl_conv_input_grad(const tl_conv_shape *s, const float *dy, const tl_weight
 void tl_depthwise_input_grad(const tl_conv_shape *s, const float *dy, const tl_weights *w, float *dx,
                              int32_t accumulate, void *scratch);
 
+/* Channels first .. first+count-1 of the dx of tl_conv_input_grad, overwritten, the same bits.   groups == 1.
+ * dx: [n][h][w][count]. */
+void tl_conv_input_grad_slice(const tl_conv_shape *s, const float *dy, const tl_weights *w, int32_t first,
+                              int32_t count, float *dx, void *scratch);
+
 /* tl_depthwise_input_grad for stride 1 and oh == h, ow == w: dx overwrites dy. The same bits.
  * scratch: tl_depthwise_inplace_scratch_bytes. */
 void tl_depthwise_input_grad_inplace(const tl_conv_shape *s, float *d, const tl_weights *w, void *scratch);
@@ -79,5 +84,14 @@ void tl_requantize_grad(float *out, const float *g, const uint8_t *mask, const f
 
 /* out[i] = mask ? g[i] * scale : 0.   out may be g. mask NULL: all ones. */
 void tl_mask_grad(float *out, const float *g, const uint8_t *mask, float scale, int32_t count);
+
+/* Channels first .. first+count-1 of a tensor [positions][channels]. */
+typedef struct {
+  int32_t positions, channels, first, count;
+} tl_channel_slice;
+
+/* The same over some channels: d is [positions][count]; mask and scale are those of all channels. */
+void tl_requantize_grad_slice(float *d, const uint8_t *mask, const float *scale, const tl_channel_slice *slice);
+void tl_mask_grad_slice(float *d, const uint8_t *mask, float scale, const tl_channel_slice *slice);
 
 #endif
