@@ -14,7 +14,7 @@ from trainlet.backends.c99.writer import (
     number,
 )
 from trainlet.ir import Node, Value
-from trainlet.ir.ops.convolution import node_window
+from trainlet.ir.ops.convolution import forward_inplace_scratch_bytes, node_window
 from trainlet.ir.ops.gradients import inplace_scratch_bytes, input_grad_window, weight_grad_window
 from trainlet.ir.ops.window import Window
 
@@ -56,7 +56,12 @@ def _bias(c: Writer, b: Value | None) -> str:
     return f"const tl_bias b = {{NULL, {c.ptr(b)}}};"
 
 
-@kernel("QLinearConv", scratch=lambda n, lanes: _scratch(node_window(n), lanes))
+def _forward_scratch(n: Node, lanes: int) -> int:
+    s = node_window(n)
+    return forward_inplace_scratch_bytes(s, lanes) if "inplace" in n.attrs else _scratch(s, lanes)
+
+
+@kernel("QLinearConv", scratch=_forward_scratch)
 def qlinear_conv(c: Writer, n: Node) -> Iterable[str]:
     s, (x, w, b, scale) = node_window(n), n.inputs[:4]
     assert x is not None and w is not None
