@@ -34,9 +34,15 @@ static uint32_t hash(const void *data, size_t size) {
 
 static void print(const char *text);
 
+static size_t length_of(const char *text) {
+  size_t length = 0;
+  while (text[length]) length++;
+  return length;
+}
+
 static void report(const char *name, const void *data, int32_t size) {
   char line[64];
-  size_t length = strlen(name);
+  size_t length = length_of(name);
   uint32_t h = hash(data, (size_t)size);
   memcpy(line, name, length);
   line[length++] = ' ';
@@ -166,7 +172,7 @@ static void print(const char *text) {
   static int32_t out = -1;
   const uint32_t console[3] = {(uint32_t)":tt", 4, 3}; /* opened for writing it is stdout */
   if (out < 0) out = semihosting(1, console);
-  const uint32_t data[3] = {(uint32_t)out, (uint32_t)text, strlen(text)};
+  const uint32_t data[3] = {(uint32_t)out, (uint32_t)text, length_of(text)};
   semihosting(5, data);
 }
 

@@ -20,6 +20,7 @@ from tests.kernels.drawing import scratch
 from tests.kernels.reference import Bias, ConvShape, Weights, f32, pointer
 
 DRIVER = Path(__file__).with_name("armv7em_driver.c")
+FIRMWARE = KERNELS.parent / "device" / "firmware"  # brings what the programs need of libc
 NARROW = ["-DTL_LANES=4"]
 CORTEX = ["-mcpu=cortex-m7", "-mthumb", "-mfpu=fpv5-sp-d16", "-mfloat-abi=hard"]
 
@@ -171,8 +172,9 @@ def emulate(folder: Path, flags: list[str]) -> str:
     """What the driver prints on an emulated Cortex-M7."""
     output, kernels = folder / "driver.elf", gathered(folder, ARMV7EM)
     link = ["-nostartfiles", "-Wl,--section-start=.vectors=0,-Ttext=0x400,-Tdata=0x20000000,-ereset"]
-    flags = [*CORTEX, "-fno-math-errno", *flags, *link]
-    subprocess.run(command(["arm-none-eabi-gcc"], flags, kernels, output, str(DRIVER)), check=True)
+    flags = [*CORTEX, "-fno-math-errno", "-ffreestanding", *flags, f"-I{FIRMWARE}", *link, "-nostdlib"]
+    sources = (str(DRIVER), str(FIRMWARE / "memory.c"), "-lgcc")
+    subprocess.run(command(["arm-none-eabi-gcc"], flags, kernels, output, *sources), check=True)
     machine = ["qemu-system-arm", "-M", "mps2-an500", "-nographic", "-monitor", "none", "-serial", "none"]
     options = ["-semihosting-config", "enable=on,target=native", "-kernel", str(output)]
     return subprocess.run([*machine, *options], check=True, capture_output=True, text=True, timeout=60).stdout
