@@ -18,6 +18,8 @@ LAST_OF_INTERFACE_1 = 8  # QEMU 9 wants plugins of interface version 2
 def run_qemu(image: Image, qemu: Qemu, job: bytes, folder: Path, timeout_s: float) -> Run:
     """Run an image to its end in `folder`. Raises BackendError when QEMU fails or does not end in time."""
     (folder / "job.bin").write_bytes(job)
+    (folder / "result.bin").unlink(missing_ok=True)
+    (folder / "counts.txt").unlink(missing_ok=True)
     (folder / "functions.txt").write_text(function_table(image))
     ram = image.elf.address("tl_stack_limit"), image.elf.address("tl_context_end")
     plugin = counter_library("qemu.c", {"QEMU_API_VERSION": str(_interface(qemu.command))})
