@@ -1,4 +1,4 @@
-"""The power goes while an emulated board saves: it boots, resumes, and ends in the bits of an unbroken run."""
+"""The power goes while a board saves: it boots, resumes, and ends in the bits of an unbroken run."""
 
 import shutil
 

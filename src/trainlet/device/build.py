@@ -119,8 +119,9 @@ def build_firmware(
 ) -> Image:
     """Compile and link the emitted program in `folder` into `output`/firmware.elf.
 
-    place: the part's addresses unless given. keeps: the state is saved by runtime/store.c. Objects are cached by content. Raises BudgetError when flash or
-    RAM do not suffice, by how much; BackendError with the compiler's first error otherwise.
+    place: the part's addresses unless given. keeps: the state is saved by runtime/store.c. Objects are
+    cached by content. Raises BudgetError when flash or RAM do not suffice, by how much; BackendError with
+    the compiler's first error otherwise.
     """
     manifest, chosen = read_manifest(folder), cross_compiler(board, compiler)
     place = place or firmware.on_part(board)

@@ -185,7 +185,9 @@ def run_unicorn(
     timeout_s: float,
     prepare: Callable[[Any], None] = lambda uc: None,
 ) -> Run:
-    """Run an image to its end; counts, and flash.bin where there is one, are files in `folder`. Raises BackendError where Unicorn fails.
+    """Run an image to its end; counts, and flash.bin where there is one, are files in `folder`.
+
+    Raises BackendError where Unicorn fails.
 
     prepare: may add hooks of its own to the core.
     """

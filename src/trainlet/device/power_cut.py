@@ -32,9 +32,9 @@ class PowerCutReport:
     """What became of training runs whose power was cut once.
 
     operations: erases and programmed units of a run. After a cut and a boot the record is the one from before
-    the interrupted save (`old`; the factory state before the first) or the new one (`new`). `lost`: an older one,
-    or none; `corrupt`: a state that was never saved; `different`: the run then ended in other bits than the
-    uninterrupted one. `first_failure`: in words, "" if there is none.
+    the interrupted save (`old`; the factory state before the first) or the new one (`new`). `lost`: an
+    older one, or none; `corrupt`: a state that was never saved; `different`: the run then ended in other
+    bits than the uninterrupted one. `first_failure`: in words, "" if there is none.
     """
 
     program: str
@@ -59,7 +59,7 @@ class PowerCutReport:
 
     @property
     def passed(self) -> bool:
-        """Whether no state was lost, none that is corrupt was accepted, and all runs ended in the same bits."""
+        """Whether none was lost, nothing corrupt was accepted, and all runs ended in the same bits."""
         return self.lost == self.corrupt == self.different == 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -74,9 +74,9 @@ class PowerCutReport:
         )
         return [
             f"{self.program} on {self.board} ({self.engine}, {self.compiler}), power cut while it saves",
-            f"  {self.steps} steps, {saves} saves of {self.state_bytes:,} bytes in units of {self.program_unit}: "
-            f"{self.operations:,} flash operations",
-            f"  cut in {len(self.cuts)} of them, each torn in {len(self.tears)} ways ({', '.join(self.tears)})",
+            f"  {self.steps} steps, {saves} saves of {self.state_bytes:,} bytes in units of "
+            f"{self.program_unit}: {self.operations:,} flash operations",
+            f"  cut in {len(self.cuts)}, each torn in {len(self.tears)} ways: {', '.join(self.tears)}",
             f"  {self.boots} boots: old record {self.old}, new record {self.new}, lost {self.lost}, "
             f"corrupt {self.corrupt}; at most {self.steps_done_again} steps done again",
             f"  every run ended in {ended}" if self.passed else f"  FAILED: {self.first_failure}",
@@ -85,7 +85,7 @@ class PowerCutReport:
 
 @dataclass(frozen=True)
 class Boot:
-    """What a boot sent back: status of the load, steps behind it, the state it began with, then the training."""
+    """What a boot sent: status of the load, steps behind it, the state it began with, then the training."""
 
     status: int
     first: int
@@ -110,11 +110,12 @@ def power_cuts(
     compiler: str = "auto",
     timeout_s: float = 600,
 ) -> PowerCutReport:
-    """Train on an emulated board, the state saved every `save_every` steps, with its power cut in flash operations.
+    """Train on an emulated board, saving every `save_every` steps, with power cuts in flash operations.
 
-    cuts: numbers of the operations, or how many of them, evenly spaced. Each is torn in every way of TEARS; the
-    board boots again from the flash that is left, resumes, and must end in the bits of the uninterrupted run.
-    The rest as `emulate`. Raises DataError where nothing would be saved, or not behind an update.
+    cuts: numbers of the operations, or how many of them, evenly spaced. Each is torn in every way of TEARS;
+    the board boots again from the flash that is left, resumes, and must end in the bits of the
+    uninterrupted run. The rest as `emulate`. Raises DataError where nothing would be saved, or not behind
+    an update.
     """
     part = board(on)
     chosen = choose_engine(part, engine)
