@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -46,7 +47,6 @@ SCHEMES = {
     "mcunet-5fps:49kb": (0.00078125, 0.0015625, 0.003125),
 }
 SLICED = "mcunet-5fps:49kb"
-FORWARD = ("tl_stream_s8", "tl_conv_s8", "tl_depthwise_s8", "tl_add_s8")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def cost(program: Path, data: Dataset) -> Cost:
     assert report.identical, report.difference
     manifest = json.loads((program / "program.json").read_text())
     step = manifest["functions"]["step"]
-    prefix = prefix_instructions(report, int(step["prefix_steps"]))
+    prefix = prefix_instructions(report, program)
     counts = [region.instructions for region in report.steps]
     mean = float(np.mean(counts))
     return Cost(
@@ -184,10 +184,13 @@ def cost(program: Path, data: Dataset) -> Cost:
     )  # fmt: skip
 
 
-def prefix_instructions(report: EmulationReport, nodes: int) -> int:
-    """Of the kernels of the first nodes of a step, one each."""
-    calls = [(name, n) for name, n in report.steps[-1].calls if name.startswith("tl_")][:nodes]
-    assert all(name in FORWARD for name, _ in calls), calls
+def prefix_instructions(report: EmulationReport, program: Path) -> int:
+    """Of the kernel calls that the emitted step_prefix makes; they are the first ones of a step."""
+    source = next(program.glob("*_data.c")).name.replace("_data.c", ".c")
+    body = (program / source).read_text().split("static void step_prefix(")[1].split("\n}\n")[0]
+    wanted = re.findall(r"^    (tl_\w+)\(", body, re.MULTILINE)
+    calls = [call for call in report.steps[-1].calls if call[0].startswith("tl_")][: len(wanted)]
+    assert [name for name, _ in calls] == wanted, (calls, wanted)
     return sum(n for _, n in calls)
 
 

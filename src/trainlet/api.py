@@ -141,7 +141,7 @@ def plan(
     if settings.budget_bytes is not None and program.ram_bytes > settings.budget_bytes:
         from trainlet.plan.over_budget import over_budget
 
-        words = over_budget(program, f", the budget is {settings.budget_bytes:,}")
+        words = over_budget(program, settings.budget_bytes)
         raise BudgetError(f"{words} {_nearest(model, settings, settings.budget_bytes, for_board)}")
     return program
 

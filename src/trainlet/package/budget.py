@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trainlet.errors import BudgetError
-from trainlet.plan.over_budget import over_budget
+from trainlet.plan.over_budget import needs
 from trainlet.plan.program import Program
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def check_budget(program: Program, board: Board) -> None:
     ram, flash = program.ram_bytes + board.stack_bytes, program.bytes["flash"]
     if ram > board.ram.budget_bytes:
         against = f" beside a stack of {board.stack_bytes:,}, {board.name} has {board.ram.budget_bytes:,}"
-        raise BudgetError(over_budget(program, against))
+        raise BudgetError(needs(program, against))
     if flash > board.flash.budget_bytes:
         raise BudgetError(
             f"the constants of {program.name} take {flash:,} bytes of flash, {board.name} has "

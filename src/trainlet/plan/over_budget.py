@@ -10,8 +10,13 @@ if TYPE_CHECKING:
 LARGEST = 4  # tensors that are named
 
 
-def over_budget(program: Program, against: str) -> str:
-    """Two sentences: sizes against the budget (`against` in words), and the peak with what is alive there."""
+def over_budget(program: Program, budget_bytes: int) -> str:
+    """What to tell a user whose budget is too small."""
+    return needs(program, f", the budget is {budget_bytes:,}")
+
+
+def needs(program: Program, against: str) -> str:
+    """Two sentences: sizes, with `against` what they exceed in words; the peak and what is alive there."""
     parts = ", ".join(f"{m} {program.bytes[m]:,}" for m in ("arena", "state", "scratch"))
     return (
         f"{program.name} with scheme {program.module.selection.name} needs {program.ram_bytes:,} bytes of "
