@@ -131,7 +131,7 @@ def build_firmware(
     script = output / "firmware.ld"
     script.write_text(firmware.linker_script(board, place))
     flags = (*FLAGS, *chosen.flags, *firmware.defines(board, place))
-    own = firmware.sources(board, keeps)
+    own = firmware.sources(board, keeps, by_rows=manifest["input"].get("where") == "rows")
     emitted = [*sorted(folder.glob("*.c")), *sorted((folder / "kernels").glob("*.c"))]
     include: tuple[Path, ...] = (firmware.FOLDER, output, folder / "kernels", folder)
     if keeps:

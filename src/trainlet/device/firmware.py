@@ -35,11 +35,15 @@ def on_machine(board: Board) -> Place:
     return Place(board.qemu.flash, board.qemu.ram, board.qemu.vectors)
 
 
-def sources(board: Board, keeps: bool = False) -> tuple[Path, ...]:
-    """Our C files for a board. keeps: with the store, and a flash for it."""
-    names = ("main.c", "fault.c", "memory.c", "semihosting.c", "start.c", START[board.isa])
-    more = ("keep.c",) if keeps else ()
-    return tuple(FOLDER / name for name in (*names, f"fence_{board.fence}.c", *more))
+def sources(board: Board, keeps: bool = False, by_rows: bool = False) -> tuple[Path, ...]:
+    """Our C files for a board.
+
+    keeps: with the store, and a flash for it. by_rows: the program asks for rows of its samples.
+    """
+    names = ["main.c", "fault.c", "memory.c", "semihosting.c", "start.c", START[board.isa]]
+    names += ["keep.c"] if keeps else []
+    names += ["image.c"] if by_rows else []
+    return tuple(FOLDER / name for name in (*names, f"fence_{board.fence}.c"))
 
 
 def store_folder(program: Path) -> Path:
@@ -104,6 +108,11 @@ def program_config(
         values["APPLY"] = f"{prefix}_apply"
     if program_unit:
         values |= {"KEEP": 1, "MODEL_ID": f"{prefix.upper()}_MODEL_ID", "FLASH_UNIT": program_unit}
+    if manifest["input"].get("where") == "rows":
+        values |= {
+            "IMAGE": f"{prefix}_image",
+            "ROW_BYTES": values["SAMPLE_BYTES"] // manifest["input"]["shape"][1],
+        }
     if input_offsets is not None:
         values["PREDICT_INPUT"] = input_offsets["predict"]
         values["TRAIN_INPUT"] = input_offsets[train]

@@ -29,8 +29,13 @@ static struct {
 static float outputs[TL_OUTPUTS];
 static uint32_t labels[(TL_LABEL_BYTES + 3) / 4];
 
-/* Samples come straight to where the program keeps them, if its author could say where that is. */
-#ifdef TL_TRAIN_INPUT
+/* Samples come by rows when the program asks; or straight to where it keeps them, if its author could say where that is. */
+#ifdef TL_ROW_BYTES
+#include "image.h"
+static const TL_IMAGE image = {tl_image_rows, 0};
+#define PREDICT_SAMPLE &image
+#define TRAIN_SAMPLES &image
+#elif defined(TL_TRAIN_INPUT)
 #define PREDICT_SAMPLE (void *)((uint8_t *)memory.program.arena + TL_PREDICT_INPUT)
 #define TRAIN_SAMPLES (void *)((uint8_t *)memory.program.arena + TL_TRAIN_INPUT)
 #else
@@ -47,6 +52,17 @@ static void get(void *to, uint32_t size) {
     tl_exit(EXIT_INPUT);
   }
 }
+
+#ifdef TL_ROW_BYTES
+static void begin_samples(const void *to, uint32_t size) {
+  (void)to;
+  tl_image_begin(in, size);
+}
+static void end_samples(void) { tl_image_end(); }
+#else
+static void begin_samples(void *to, uint32_t size) { get(to, size); }
+static void end_samples(void) {}
+#endif
 
 static void put(const void *from, uint32_t size) {
   if (tl_file_write(out, from, size) != 0) tl_exit(EXIT_INPUT);
@@ -75,11 +91,12 @@ static void train(const job *j, uint32_t first) {
     float lr;
     get(&lr, sizeof lr);
     get(labels, TL_LABEL_BYTES);
-    get(TRAIN_SAMPLES, TL_BATCH * TL_SAMPLE_BYTES);
-    if (step < first) continue;
-    train_once(lr, (step + 1) % j->calls_per_update == 0);
+    begin_samples(TRAIN_SAMPLES, TL_BATCH * TL_SAMPLE_BYTES);
+    if (step >= first) train_once(lr, (step + 1) % j->calls_per_update == 0);
+    end_samples();
 #ifdef TL_KEEP
-    if ((step + 1) % j->save_every == 0 && tl_keep_save(memory.program.state) != 0) tl_exit(EXIT_SAVE);
+    if (step < first || (step + 1) % j->save_every != 0) continue;
+    if (tl_keep_save(memory.program.state) != 0) tl_exit(EXIT_SAVE);
 #endif
   }
 }
@@ -110,8 +127,9 @@ void tl_main(void) {
   get(&j, sizeof j);
   TL_INIT(&memory.program, j.seed);
   const uint32_t first = resume(&j);
-  get(PREDICT_SAMPLE, TL_SAMPLE_BYTES);
+  begin_samples(PREDICT_SAMPLE, TL_SAMPLE_BYTES);
   TL_PREDICT(&memory.program, PREDICT_SAMPLE, outputs);
+  end_samples();
   put(outputs, sizeof outputs);
   train(&j, first);
   put(memory.program.state, TL_STATE_BYTES);
