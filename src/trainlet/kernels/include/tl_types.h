@@ -17,7 +17,11 @@
 /* Neighbouring outputs that a kernel computes at once (tl_block.h): the wider, the more scratch. */
 #ifndef TL_LANES
 #if defined(__x86_64__) || defined(__aarch64__)
+#if defined(__AVX512F__) || defined(__clang__)
 #define TL_LANES 16
+#else
+#define TL_LANES 8 /* gcc spills vectors wider than two registers: three times as slow */
+#endif
 #else
 #define TL_LANES 4
 #endif
