@@ -1,14 +1,16 @@
 """The best choice under additive gains: for each number of biases a grouped knapsack, solved to optimality.
 
-Lin et al. (arXiv:2206.15472, section 3.2) maximise the same sum by evolution. For a fixed number of biases every
-cost is linear in which option of each weight is taken, so an integer program (HiGHS) finds the optimum and proves
-it; numbers of biases that cannot beat the best one found, by their linear relaxation, are not solved.
+Lin et al. (arXiv:2206.15472, section 3.2) maximise the same sum by evolution. For a fixed number of biases
+every cost is linear in which option of each weight is taken, so an integer program (HiGHS) finds the
+optimum and proves it; numbers of biases that cannot beat the best one found, by their linear relaxation,
+are not solved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,9 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Solution:
-    """The optimum: `value` its summed gain, `solved` integer programs out of `considered` numbers of biases."""
+    """The optimum: `value` its summed gain, `solved` integer programs out of `considered` numbers of
+    biases.
+    """
 
     choice: Choice
     value: float
@@ -41,8 +45,8 @@ def solve(
 ) -> Solution | None:
     """The choice of largest gain within the limits; None where not even the head fits.
 
-    options(layer): counts that may be taken (default: the shares 1/8, 1/4, 1/2, 1). biases: numbers to consider.
-    prefer_less: taken off for each option, so that of equal choices the smaller is found.
+    options(layer): counts that may be taken (default: the shares 1/8, 1/4, 1/2, 1). biases: numbers to
+    consider. prefer_less: taken off for each option, so that of equal choices the smaller is found.
     """
     best: Solution | None = None
     considered = list(range(len(space.body) + 1)) if biases is None else list(biases)
@@ -91,21 +95,31 @@ class _Program:
     def _run(self, integer: bool) -> tuple[np.ndarray | None, float]:
         if not self.options:
             return np.zeros(0), self.constant
-        h = _solver()
-        x = [h.addVariable(0, 1, -float(g)) for g in self.gain]
-        if integer:
-            for v in x:
-                h.setInteger(v)
-        for row, slack in zip(self.rows, self.slack, strict=True):
-            used = np.flatnonzero(row)
-            h.addConstr(h.qsum(float(row[i]) * x[i] for i in used) <= float(slack))
-        for layer in sorted({at for at, _ in self.options}):
-            group = [v for v, (at, _) in zip(x, self.options, strict=True) if at == layer]
-            h.addConstr(h.qsum(group) <= 1)
+        h = _solver(self._model(integer))
         h.run()
-        if h.getModelStatus() != _optimal():
+        if h.getModelStatus() != _highs().HighsModelStatus.kOptimal:
             return None, -np.inf
         return np.array(h.getSolution().col_value), self.constant - h.getInfo().objective_function_value
+
+    def _model(self, integer: bool) -> Any:
+        """The program in HiGHS's form: columns are options, rows first the costs, then one for each layer."""
+        highs = _highs()
+        layers = np.array([at for at, _ in self.options])
+        one_each = (np.unique(layers)[:, None] == layers).astype(float)
+        matrix = np.concatenate([self.rows, one_each])
+        lp = highs.HighsLp()
+        lp.num_col_, lp.num_row_ = len(self.options), len(matrix)
+        lp.col_cost_ = -self.gain
+        lp.col_lower_, lp.col_upper_ = np.zeros(len(self.gain)), np.ones(len(self.gain))
+        lp.row_lower_ = np.full(len(matrix), -highs.kHighsInf)
+        lp.row_upper_ = np.concatenate([self.slack, np.ones(len(one_each))])
+        lp.a_matrix_.format_ = highs.MatrixFormat.kRowwise
+        row, column = np.nonzero(matrix)
+        lp.a_matrix_.start_ = np.searchsorted(row, np.arange(len(matrix) + 1))
+        lp.a_matrix_.index_, lp.a_matrix_.value_ = column, matrix[row, column]
+        if integer:
+            lp.integrality_ = [highs.HighsVarType.kInteger] * len(self.gain)
+        return lp
 
 
 def _program(
@@ -122,30 +136,38 @@ def _program(
     fits = [j for j, column in enumerate(columns) if (column <= slack).all()]
     found, columns = [found[j] for j in fits], [columns[j] for j in fits]
     rows = np.array(columns).T if columns else np.zeros((len(slack), 0))
-    binding = np.maximum(rows, 0).sum(1) > slack  # the other rows hold whatever is taken
-    scale = np.maximum(np.abs(slack[binding]), 1.0)
+    rows, slack = _binding(rows, slack)
     gain = np.array([gains.weight(i, c) - prefer_less for i, c in found])
-    return _Program(
-        k, n, float(gains.biases[k]), found, gain, rows[binding] / scale[:, None], slack[binding] / scale
-    )
+    return _Program(k, n, float(gains.biases[k]), found, gain, rows, slack)
 
 
-def _solver() -> object:
+def _binding(rows: np.ndarray, slack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without rows that hold whatever is taken, or that another one implies; scaled to a slack of 1."""
+    tight = np.maximum(rows, 0).sum(1) > slack
+    rows, slack = rows[tight], slack[tight]
+    kept: list[int] = []
+    for i in np.argsort(slack, kind="stable"):
+        if not any((rows[j] >= rows[i]).all() for j in kept):
+            kept.append(int(i))
+    scale = np.maximum(slack[kept], 1.0)
+    return rows[kept] / scale[:, None], slack[kept] / scale
+
+
+def _highs() -> Any:
     try:
         import highspy
     except ImportError:
         raise SchemeError("the exact search needs a package: pip install 'trainlet[search]'") from None
-    h = highspy.Highs()
-    h.setOptionValue("output_flag", False)
+    return highspy
+
+
+def _solver(model: Any) -> Any:
+    h = _highs().Highs()
+    h.silent()
     h.setOptionValue("threads", 1)
     h.setOptionValue("mip_rel_gap", 0.0)
     h.setOptionValue("mip_abs_gap", TOLERANCE)
     h.setOptionValue("mip_feasibility_tolerance", 1e-9)
     h.setOptionValue("primal_feasibility_tolerance", 1e-9)
+    h.passModel(model)
     return h
-
-
-def _optimal() -> object:
-    import highspy
-
-    return highspy.HighsModelStatus.kOptimal

@@ -15,7 +15,9 @@ Objective = Callable[[Choice], float]
 
 @dataclass(frozen=True)
 class Gains:
-    """Additive gains in accuracy: `biases[k]` of the last k biases, `weight(i, count)` of channels of layer i."""
+    """Additive gains in accuracy: `biases[k]` of the last k biases, `weight(i, count)` of channels of layer
+    i.
+    """
 
     biases: np.ndarray
     weight: Callable[[int, int], float]

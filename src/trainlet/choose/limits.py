@@ -12,7 +12,8 @@ from trainlet.choose.space import Choice, Space
 
 
 class Limit(Protocol):
-    """A cost with an upper bound. `rows`: for the last k biases, what they cost by themselves and what is allowed,
+    """A cost with an upper bound. `rows`: for the last k biases, what they cost by themselves and what is
+    allowed,
     both (rows); `column`: what `count` channels of a layer add to each row, beside k biases."""
 
     def rows(self, k: int) -> tuple[np.ndarray, float]: ...

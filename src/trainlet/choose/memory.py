@@ -22,12 +22,14 @@ PROBED_SHARES = (0.125, 0.5)
 class MemoryModel:
     """Planned RAM of any choice, estimated.
 
-    The arena is the largest sum of live bytes over the units (layers, forward and backward) of the network: those
-    of the plan that trains biases down to the first trained layer, and for each trained weight what a plan with
-    that weight has more. Both come from the planner, on first use. State is exact.
+    The arena is the largest sum of live bytes over the units (layers, forward and backward) of the network:
+    those of the plan that trains biases down to the first trained layer, and for each trained weight what a
+    plan with that weight has more. Both come from the planner, on first use. State is exact.
     """
 
-    def __init__(self, space: Space, settings: api.Settings, for_board: bool, cache: Path | None = None) -> None:
+    def __init__(
+        self, space: Space, settings: api.Settings, for_board: bool, cache: Path | None = None
+    ) -> None:
         self.space, self.settings, self.for_board = space, settings, for_board
         self._cache = None if cache is None else cache / f"probes-{self._key()}.json"
         self._stored: dict[str, dict] = _read(self._cache)
@@ -58,8 +60,8 @@ class MemoryModel:
     def added(self, layer: int, count: int, deepest: bool) -> np.ndarray:
         """Live bytes (2 x units) that training `count` channels of a weight adds to the plan without it.
 
-        Linear in the channels that are kept, between and beyond two probed counts; a whole weight is probed by
-        itself, since it keeps its layer's input instead of a copy of some channels. `deepest`: no gradient
+        Linear in the channels that are kept, between and beyond two probed counts; a whole weight is probed
+        by itself, since it keeps its layer's input instead of a copy of some channels. `deepest`: no gradient
         passes to the layers before it.
         """
         key = (layer, count, deepest)
@@ -93,11 +95,15 @@ class MemoryModel:
         found = self.profile(Choice(n - first, counts))
         self._scratch[layer] = max(self._scratch[layer], found.scratch_bytes)
         added = found.live - self.base(first).live
-        added[0, : self._unit[layer]] = 0  # there passes lower what they must: a lower peak elsewhere moves it
+        added[0, : self._unit[layer]] = (
+            0  # there passes lower what they must: a lower peak elsewhere moves it
+        )
         return added.reshape(-1)
 
     def _states(self) -> tuple[list[int], list[list[int]], int]:
-        """State bytes of the last k biases for every k; bytes a channel of each weight's tensors; the rest."""
+        """State bytes of the last k biases for every k; bytes a channel of each weight's tensors; the
+        rest.
+        """
         n, s = len(self.space.body), self.settings
         optimizer = Optimizer(s.optimizer, s.master)
         everything = Choice(n, tuple(x.channels for x in self.space.body))
@@ -110,7 +116,8 @@ class MemoryModel:
             here = by_name.get(x.bias.name) if x.bias is not None else None
             biases.append(biases[-1] + (parameter_bytes(here) if here is not None else 0))
         weights = [
-            [t.value.bytes // x.channels for t in by_name[x.weight.name].tensors.values()] for x in self.space.body
+            [t.value.bytes // x.channels for t in by_name[x.weight.name].tensors.values()]
+            for x in self.space.body
         ]
         return biases, weights, self.base(n).state_bytes
 

@@ -6,7 +6,7 @@ streaming, grouping or the order of the backward part is written down a second t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,9 +28,10 @@ ALIGNMENT = 4
 class Profile:
     """What a scheme's training function needs, the placement of its tensors left out.
 
-    live: (2, units) most bytes alive at once while a unit runs, forward in row 0, backward in row 1. A unit is
-    what carries one source name in the network; where a pass merged several, each has the merged one's value.
-    work: multiply-accumulates by WORK x (dense, depthwise), (3, 2). elements: results of everything else.
+    live: (2, units) most bytes alive at once while a unit runs, forward in row 0, backward in row 1. A unit
+    is what carries one source name in the network; where a pass merged several, each has the merged one's
+    value. work: multiply-accumulates by WORK x (dense, depthwise), (3, 2). elements: results of everything
+    else.
     """
 
     live: np.ndarray
@@ -78,9 +79,9 @@ def _passed(graph: Graph) -> Graph:
     return graph
 
 
-def state_bytes(sizes: Sequence[int] | object) -> int:
+def state_bytes(sizes: Iterable[int]) -> int:
     """Bytes of state tensors of these sizes, each aligned as the planner stacks them."""
-    return sum(-(-n // ALIGNMENT) * ALIGNMENT for n in sizes)  # type: ignore[attr-defined]
+    return sum(-(-n // ALIGNMENT) * ALIGNMENT for n in sizes)
 
 
 def parameter_bytes(p: Parameter) -> int:
@@ -108,7 +109,9 @@ def _live(graph: Graph, names: list[str]) -> np.ndarray:
 
 
 def _filled(live: np.ndarray) -> np.ndarray:
-    """Units that a pass merged into their predecessor get its value; backward, only above the last one that runs."""
+    """Units that a pass merged into their predecessor get its value; backward, only above the last one that
+    runs.
+    """
     for i in range(1, live.shape[1]):
         if live[0, i] == 0:
             live[0, i] = live[0, i - 1]

@@ -49,7 +49,9 @@ class Space:
         """Counts of the shares, ascending, each once."""
         return tuple(sorted({c for s in shares if (c := self.count(layer, s))}))
 
-    def scheme(self, choice: Choice, name: str, indices: Mapping[str, Sequence[int]] | None = None) -> UpdateScheme:
+    def scheme(
+        self, choice: Choice, name: str, indices: Mapping[str, Sequence[int]] | None = None
+    ) -> UpdateScheme:
         """The scheme of a choice. indices: by weight, its channels in the order in which they are taken."""
         n = len(self.body)
         weights = {}
@@ -66,7 +68,9 @@ class Space:
         return UpdateScheme(name, weights, tuple(x.bias.name for x in trained if x.bias is not None))
 
     def choice(self, scheme: UpdateScheme) -> Choice:
-        """The choice that has this scheme's counts; its biases: those of the last layers, as far as they reach."""
+        """The choice that has this scheme's counts; its biases: those of the last layers, as far as they
+        reach.
+        """
         from trainlet.scheme import select
 
         selection = select(scheme, self.graph)
@@ -74,7 +78,9 @@ class Space:
         for x in self.body:
             chosen = selection.weights.get(x.weight.name, ())
             counts.append(x.channels if chosen is None else len(chosen))
-        with_bias = [i for i, x in enumerate(self.body) if x.bias is not None and x.bias.name in selection.biases]
+        with_bias = [
+            i for i, x in enumerate(self.body) if x.bias is not None and x.bias.name in selection.biases
+        ]
         return Choice(len(self.body) - min(with_bias, default=len(self.body)), tuple(counts))
 
     def analytic_bits(self, choice: Choice) -> int:
@@ -108,5 +114,7 @@ def space(graph: Graph) -> Space:
     found = layers(graph)
     head = tuple(x for x in found if x.is_head)
     if not head:
-        raise SchemeError(f"{graph.name} ends in no trainable layer: there is no head to train beside the rest")
+        raise SchemeError(
+            f"{graph.name} ends in no trainable layer: there is no head to train beside the rest"
+        )
     return Space(graph, tuple(x for x in found if not x.is_head), head)
