@@ -92,17 +92,20 @@ def plan(
     budget_bytes: int | None = None,
     watch: Watch = lambda name, graph: None,
     passes: Sequence[str] | None = None,
+    alignment: int = ALIGNMENT,
+    finish: Callable[[Graph], Graph] = lambda graph: graph,
 ) -> Program:
     """Order, offsets and sizes of every function; scratch(node) is what the backend's kernel needs.
 
-    Functions run one at a time and share the arena. `passes`: other than all of them, in order.
+    Functions run one at a time and share the arena. `passes`: other than all of them, in order; `finish`: the
+    backend's own, after them. `alignment`: of every tensor, in bytes.
     Raises BudgetError, naming what is alive at the peak, when arena + state + scratch exceed budget_bytes.
     """
-    graphs = {name: run_passes(graph, passes, watch) for name, graph in module.functions.items()}
+    graphs = {name: finish(run_passes(graph, passes, watch)) for name, graph in module.functions.items()}
     state = {k: t for g in graphs.values() for k, t in g.state.items()}
     constants = {k: t for g in graphs.values() for k, t in g.constants.items()}
-    offsets, state_bytes = _stack(state)
-    functions = {name: _function(graph, offsets, scratch) for name, graph in graphs.items()}
+    offsets, state_bytes = _stack(state, alignment)
+    functions = {name: _function(graph, offsets, scratch, alignment) for name, graph in graphs.items()}
     sizes = {
         "flash": _flash(module, constants),
         "arena": max(f.peak_bytes for f in functions.values()),
@@ -112,7 +115,7 @@ def plan(
     name = module.functions["predict"].name.removesuffix(".predict")
     program = Program(name, module, functions, constants, state, offsets, sizes)
     if budget_bytes is not None and program.ram_bytes > budget_bytes:
-        raise BudgetError(_over_budget(program, budget_bytes))
+        raise BudgetError(over_budget(program, budget_bytes))
     return program
 
 
@@ -122,17 +125,19 @@ def _flash(module: TrainingModule, constants: Mapping[str, Tensor]) -> int:
     return factory + sum(t.value.bytes for t in constants.values())
 
 
-def _stack(state: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
+def _stack(state: Mapping[str, Tensor], alignment: int) -> tuple[dict[str, int], int]:
     offsets, at = {}, 0
     for name, tensor in state.items():
         offsets[name] = at
-        at += -(-tensor.value.bytes // ALIGNMENT) * ALIGNMENT
+        at += -(-tensor.value.bytes // alignment) * alignment
     return offsets, at
 
 
-def _function(graph: Graph, state_offsets: Mapping[str, int], scratch: Callable[[Node], int]) -> Function:
+def _function(
+    graph: Graph, state_offsets: Mapping[str, int], scratch: Callable[[Node], int], alignment: int
+) -> Function:
     ranges = arena_ranges(graph)
-    placement = place(ranges)
+    placement = place(ranges, alignment)
     roots = storage_roots(graph)
     locations = {
         v.name: _locate(graph, roots[v.name], placement.offsets, state_offsets) for v in graph.values()
@@ -176,7 +181,8 @@ def _boundary(graph: Graph, prefix: int) -> tuple[Value, ...]:
     return tuple(v for name, v in made.items() if name in later)
 
 
-def _over_budget(program: Program, budget_bytes: int) -> str:
+def over_budget(program: Program, budget_bytes: int) -> str:
+    """What to tell a user whose budget is too small."""
     worst = max(program.functions.values(), key=lambda f: f.peak_bytes)
     alive = ", ".join(f"{r.name} {r.bytes:,}" for r in worst.peak_live()[:4])
     parts = ", ".join(f"{m} {program.bytes[m]:,}" for m in ("arena", "state", "scratch"))
