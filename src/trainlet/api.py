@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from trainlet.adapt import adapted
 from trainlet.errors import CheckpointError, DataError, ModelError, SchemeError
 from trainlet.frontends import load, load_with_origin
 from trainlet.ir import Graph
+from trainlet.ir.graph import PLACES
 from trainlet.output import check_writable, whole_files
 from trainlet.scheme import Selection, UpdateScheme, layers, replace_head, resolve_scheme, select
 from trainlet.train.autodiff import LOSSES, TrainingModule
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from trainlet.runtime.trainer import Progress, TrainResult
 
 MASTERS = ("fp32", *INTEGER_MASTERS)
+INPUTS = ("arena", *PLACES)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Settings:
     """How a program is built. `accumulate`: gradients of several calls make one update.
 
     `classes`: a new head for that many classes, drawn from `seed` (None: the network's own head).
+    `input`: where a sample is while the program runs. arena: copied into its memory. caller: read where the
+    caller has it. rows: never whole, the program asks a function of the caller's for rows of an image.
     """
 
     scheme: str | UpdateScheme = "head"
@@ -46,6 +51,7 @@ class Settings:
     weight_decay: float = 0.0
     seed: int = 0
     budget_bytes: int | None = None
+    input: str = "arena"
 
 
 def inspect(model: str | Path | Graph) -> dict[str, Any]:
@@ -122,6 +128,8 @@ def _check_values(settings: Settings) -> None:
         raise SchemeError(f"batch {settings.batch} is not positive")
     if settings.master not in MASTERS:
         raise SchemeError(f"master {settings.master!r} is none of {', '.join(MASTERS)}")
+    if settings.input not in INPUTS:
+        raise SchemeError(f"input {settings.input!r} is none of {', '.join(INPUTS)}")
     if settings.optimizer not in SLOTS:
         raise SchemeError(f"optimizer {settings.optimizer!r} is none of {', '.join(SLOTS)}")
 
@@ -142,7 +150,8 @@ def plan(
 
     lanes = BOARD_LANES if for_board else HOST_LANES
     module = derive(model, settings)
-    return plan_module(module, lambda node: scratch_bytes(node, lanes), settings.budget_bytes, watch)
+    scratch = partial(scratch_bytes, lanes=lanes)
+    return plan_module(module, scratch, settings.budget_bytes, watch, sample=settings.input)
 
 
 def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
@@ -176,6 +185,7 @@ def plan_report(program: Program) -> dict[str, Any]:
         "master": program.module.optimizer.master,
         "batch": main.graph.inputs[0].shape[0],
         "ram_bytes": {k: b[k] for k in ("arena", "state", "scratch")} | {"total": program.ram_bytes},
+        "input": {"where": program.sample, "caller_bytes": program.sample_bytes},
         "flash_bytes": b["flash"],
         "lower_bound_bytes": max(f.lower_bound_bytes for f in program.functions.values()),
         "macs": main.macs(),

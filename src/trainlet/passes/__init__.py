@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from trainlet.errors import GraphError
 from trainlet.ir import Graph, verify
@@ -28,14 +29,17 @@ def run_passes(
     graph: Graph,
     names: Sequence[str] | None = None,
     watch: Callable[[str, Graph], None] = lambda name, graph: None,
+    enough_bytes: int = 0,
 ) -> Graph:
     """`graph` after the named passes (all of them by default); watch(name, graph) is called after each.
 
+    enough_bytes: a peak that another function has, below which there is nothing to gain.
     Raises GraphError for an unknown pass, or when a pass breaks a rule of the IR.
     """
     for name in PASSES if names is None else names:
         if name not in PASSES:
             raise GraphError(f"no pass {name!r}: there are {', '.join(PASSES)}")
-        graph = verify(PASSES[name](graph))
+        run = partial(stream_rows, enough_bytes=enough_bytes) if name == "stream-rows" else PASSES[name]
+        graph = verify(run(graph))
         watch(name, graph)
     return graph
