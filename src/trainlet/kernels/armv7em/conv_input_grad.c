@@ -68,7 +68,7 @@ static void load_panel(const sweep *a, int32_t o, int32_t c) {
 /* Rows are (dx offset, dy offset) pairs; unused ones repeat row 0, and so its result. */
 static void sweep_rows(const sweep *a, const int32_t *to, const int32_t *from, int32_t rows) {
   const float *dy[TL_ROWS];
-  float *dx[TL_ROWS], sums[TL_ROWS * TL_LANES] = {0};
+  float *dx[TL_ROWS];
   for (int32_t r = 0; r < TL_ROWS; r++) {
     int32_t used = r < rows ? r : 0;
     dy[r] = a->dy + from[used];
@@ -78,6 +78,7 @@ static void sweep_rows(const sweep *a, const int32_t *to, const int32_t *from, i
     tl_fma_rows_at(dx, dy, a->panel, a->count);
     return;
   }
+  float sums[TL_ROWS * TL_LANES] = {0};
   for (int32_t r = 0; r < TL_ROWS; r++) memcpy(sums + r * TL_LANES, dx[r], (size_t)a->width * sizeof *sums);
   tl_fma_rows(sums, dy, a->panel, a->count);
   for (int32_t r = 0; r < rows; r++) memcpy(dx[r], sums + r * TL_LANES, (size_t)a->width * sizeof *sums);
