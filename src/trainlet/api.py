@@ -21,6 +21,7 @@ from trainlet.train.parameters import INTEGER_MASTERS, SLOTS, Optimizer, paramet
 
 if TYPE_CHECKING:
     from trainlet.data import Dataset
+    from trainlet.plan.budget import MemoryChoice
     from trainlet.plan.program import Program, Watch
     from trainlet.runtime.host import HostProgram
     from trainlet.runtime.trainer import Progress, TrainResult
@@ -33,6 +34,8 @@ class Settings:
     """How a program is built. `accumulate`: gradients of several calls make one update.
 
     `classes`: a new head for that many classes, drawn from `seed` (None: the network's own head).
+    `budget_bytes`: RAM that must suffice. `arena_target_bytes`: cheap activations are computed twice until
+    the arena is as small as this (`plan.fit.fit_budget` chooses it).
     """
 
     scheme: str | UpdateScheme = "head"
@@ -46,6 +49,7 @@ class Settings:
     weight_decay: float = 0.0
     seed: int = 0
     budget_bytes: int | None = None
+    arena_target_bytes: int | None = None
 
 
 def inspect(model: str | Path | Graph) -> dict[str, Any]:
@@ -142,7 +146,29 @@ def plan(
 
     lanes = BOARD_LANES if for_board else HOST_LANES
     module = derive(model, settings)
-    return plan_module(module, lambda node: scratch_bytes(node, lanes), settings.budget_bytes, watch)
+    return plan_module(
+        module,
+        lambda node: scratch_bytes(node, lanes),
+        settings.budget_bytes,
+        watch,
+        arena_target_bytes=settings.arena_target_bytes,
+    )
+
+
+def within_budget(
+    model: str | Path | Graph, settings: Settings, for_board: bool = False
+) -> tuple[Settings, MemoryChoice | None]:
+    """Settings whose program fits settings.budget_bytes, and what that took; without a budget as they are.
+
+    The planner computes cheap activations twice, or makes one update of several calls (`plan/budget.py`).
+    Raises BudgetError where nothing fits.
+    """
+    from trainlet.plan.budget import fit_budget
+
+    if settings.budget_bytes is None:
+        return settings, None
+    graph = _graph(model)
+    return fit_budget(settings, lambda s: plan(graph, s, for_board=for_board))
 
 
 def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
@@ -191,7 +217,7 @@ def plan_report(program: Program) -> dict[str, Any]:
     }
 
 
-def compile(  # noqa: A001  (the command's name)
+def emit(
     model: str | Path | Graph,
     settings: Settings,
     output: str | Path,
@@ -218,7 +244,7 @@ def build(model: str | Path | Graph, settings: Settings) -> HostProgram:
 
     compiler()  # without one, fail before planning
     with TemporaryDirectory(prefix="trainlet-") as folder:
-        return HostProgram(compile(model, settings, folder))
+        return HostProgram(emit(model, settings, folder))
 
 
 def _graph(model: str | Path | Graph) -> Graph:
@@ -417,12 +443,13 @@ def train(
 
     if resume and checkpoint is None:
         raise DataError("nothing to resume: name the checkpoint")
-    config = TrainConfig(epochs, lr, warmup_epochs, seed, accumulate, augment)
     if is_program(model):
         host, samples, meta = _open_program(Path(model), data)  # type: ignore[arg-type]
     else:
         settings = replace(settings, accumulate=accumulate > 1)
         host, samples, meta = _build_program(model, data, settings)
+        accumulate *= settings.batch // host.batch  # a budget may have split the batch
+    config = TrainConfig(epochs, lr, warmup_epochs, seed, accumulate, augment)
     trainer, path = Trainer(host, samples, config), None if checkpoint is None else Path(checkpoint)
     meta["data"] = samples.digest()
     trainer.result.new_head = meta.get("settings", {}).get("classes")
@@ -460,7 +487,7 @@ def _build_program(
     _check_values(settings)
     if isinstance(data, str | Path):
         data = load_dataset(graph, data, settings.loss, settings.classes)
-    settings = fit_settings(graph, data, settings)
+    settings, _ = within_budget(graph, fit_settings(graph, data, settings))
     graph_with_head, chosen = prepare(graph, settings)
     return build(graph, settings), data, checkpoint_meta(graph_with_head.name, settings, chosen)
 
@@ -482,6 +509,6 @@ def _open_program(folder: Path, data: str | Path | Dataset) -> tuple[HostProgram
 
 
 __all__ = [
-    "MASTERS", "Settings", "adapted_graph", "build", "compile", "evaluate", "export", "inspect", "load",
-    "plan", "plan_report", "quantize", "schemes", "train", "train_report",
+    "MASTERS", "Settings", "adapted_graph", "build", "emit", "evaluate", "export", "inspect", "load",
+    "plan", "plan_report", "quantize", "schemes", "train", "train_report", "within_budget",
 ]  # fmt: skip

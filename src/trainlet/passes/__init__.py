@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from trainlet.errors import GraphError
 from trainlet.ir import Graph, verify
@@ -10,6 +11,7 @@ from trainlet.passes.eliminate import eliminate_dead
 from trainlet.passes.fold import fold_constants, fold_overlays
 from trainlet.passes.fuse import fuse
 from trainlet.passes.inplace import reuse_in_place
+from trainlet.passes.recompute import recompute
 from trainlet.passes.reorder import reorder
 from trainlet.passes.stream import stream_rows
 
@@ -19,23 +21,33 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "eliminate-dead": eliminate_dead,
     "fuse": fuse,
     "reorder": reorder,
+    "recompute": recompute,
     "stream-rows": stream_rows,
     "reuse-in-place": reuse_in_place,
 }
+
+OPTIONAL = ("recompute",)  # costs time: runs only where a memory budget asks for it
 
 
 def run_passes(
     graph: Graph,
     names: Sequence[str] | None = None,
     watch: Callable[[str, Graph], None] = lambda name, graph: None,
+    arena_target_bytes: int | None = None,
 ) -> Graph:
-    """`graph` after the named passes (all of them by default); watch(name, graph) is called after each.
+    """`graph` after the named passes (all but OPTIONAL by default); watch(name, graph) is called after each.
 
+    arena_target_bytes: also recompute, until the peak is as low as this.
     Raises GraphError for an unknown pass, or when a pass breaks a rule of the IR.
     """
-    for name in PASSES if names is None else names:
+    if names is None:
+        names = [n for n in PASSES if n not in OPTIONAL or arena_target_bytes is not None]
+    for name in names:
         if name not in PASSES:
             raise GraphError(f"no pass {name!r}: there are {', '.join(PASSES)}")
-        graph = verify(PASSES[name](graph))
+        change = PASSES[name]
+        if name == "recompute":
+            change = partial(recompute, target_bytes=arena_target_bytes or 0)
+        graph = verify(change(graph))
         watch(name, graph)
     return graph

@@ -85,6 +85,10 @@ class Program:
         """Everything the program touches but the stack."""
         return self.bytes["arena"] + self.bytes["state"] + self.bytes["scratch"]
 
+    def over(self, budget_bytes: int) -> BudgetError:
+        """The error for a budget that RAM exceeds; it names what is alive at the peak."""
+        return BudgetError(_over_budget(self, budget_bytes))
+
 
 def plan(
     module: TrainingModule,
@@ -92,13 +96,15 @@ def plan(
     budget_bytes: int | None = None,
     watch: Watch = lambda name, graph: None,
     passes: Sequence[str] | None = None,
+    arena_target_bytes: int | None = None,
 ) -> Program:
     """Order, offsets and sizes of every function; scratch(node) is what the backend's kernel needs.
 
     Functions run one at a time and share the arena. `passes`: other than all of them, in order.
+    arena_target_bytes: activations are recomputed until the arena is as small as this, where that helps.
     Raises BudgetError, naming what is alive at the peak, when arena + state + scratch exceed budget_bytes.
     """
-    graphs = {name: run_passes(graph, passes, watch) for name, graph in module.functions.items()}
+    graphs = {k: run_passes(g, passes, watch, arena_target_bytes) for k, g in module.functions.items()}
     state = {k: t for g in graphs.values() for k, t in g.state.items()}
     constants = {k: t for g in graphs.values() for k, t in g.constants.items()}
     offsets, state_bytes = _stack(state)
@@ -112,7 +118,7 @@ def plan(
     name = module.functions["predict"].name.removesuffix(".predict")
     program = Program(name, module, functions, constants, state, offsets, sizes)
     if budget_bytes is not None and program.ram_bytes > budget_bytes:
-        raise BudgetError(_over_budget(program, budget_bytes))
+        raise program.over(budget_bytes)
     return program
 
 
