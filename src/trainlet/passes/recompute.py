@@ -1,4 +1,4 @@
-"""Recomputation: an activation that only waits for its gradient is dropped, and computed again just before."""
+"""Recomputation: an activation that only waits for its gradient is dropped and computed again before it."""
 
 from __future__ import annotations
 
