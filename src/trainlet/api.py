@@ -237,6 +237,9 @@ def emit(
     return write_package(program, Path(output), format, board, origin)
 
 
+compile = emit  # noqa: A001  (its old name, for callers not yet moved)
+
+
 def build(model: str | Path | Graph, settings: Settings) -> HostProgram:
     """Planned, emitted, compiled for this machine, loaded."""
     from trainlet.runtime.host import HostProgram

@@ -118,9 +118,7 @@ def _open(z: zipfile.ZipFile, about: dict[str, Any], folder: Path) -> CompiledPr
         seed=settings.seed,
     )
     selection = select(api.resolve_scheme(settings.scheme, graph), graph)
-    memory = about["memory"]
-    if memory is not None:
-        memory = MemoryChoice(**{k: tuple(v) if isinstance(v, list) else v for k, v in memory.items()})
+    memory = MemoryChoice.of(about["memory"])
     value = graph.inputs[0]
     transform = InputTransform(value.dtype, value.quant, tuple(about["mean"]), tuple(about["std"]))
     form = SampleForm(value, tuple(about["perm"]), transform)

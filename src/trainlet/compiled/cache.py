@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import trainlet
 from trainlet.ir import Graph
 from trainlet.ir.text import print_graph
@@ -31,7 +33,7 @@ def program_key(graph: Graph, about: Mapping[str, Any]) -> str:
     state.update(print_graph(graph).encode())
     for name, tensor in graph.constants.items():
         state.update(name.encode())
-        state.update(memoryview(tensor.data).cast("B") if tensor.data.size else b"")
+        state.update(tensor.data.reshape(-1).view(np.uint8))
     return state.hexdigest()[:32]
 
 

@@ -79,7 +79,8 @@ def compile_model(
     if keep_head and classes == graph.outputs[0].shape[-1]:
         classes = None
     settings = api.Settings(
-        scheme, master, optimizer, batch, loss=loss, classes=classes, momentum=momentum,
+        str(scheme) if isinstance(scheme, Path) else scheme, master, optimizer, batch, loss=loss,
+        classes=classes, momentum=momentum,
         weight_decay=weight_decay, seed=seed, budget_bytes=_bytes(budget),
     )  # fmt: skip
     form = SampleForm.of(graph.inputs[0], layout or own_layout, mean, std)
@@ -90,7 +91,7 @@ def compile_model(
     }  # fmt: skip
     make = _maker(graph, settings, backend, threads)
     folder, made = entry(program_key(graph, about), make, cache)
-    chosen = None if made["memory"] is None else MemoryChoice(**_tuples(made["memory"]))
+    chosen = MemoryChoice.of(made["memory"])
     rule = Optimizer(optimizer, master, momentum=momentum, weight_decay=weight_decay, seed=seed)
     trained = tuple(parameters(prepared, selection, rule))
     return CompiledProgram(_load(folder), prepared, trained, settings, form, chosen, origin)
@@ -134,10 +135,6 @@ def _bytes(budget: int | str | None) -> int | None:
     from trainlet.byte_count import byte_count
 
     return byte_count(budget) if isinstance(budget, str) else budget
-
-
-def _tuples(entry: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
 
 
 def _maker(

@@ -27,8 +27,11 @@ class Batch:
 class Source(Protocol):
     """Batches of `batch` samples. `samples`: how many there are to remember, 0 where none repeats."""
 
-    samples: int
-    steps: int
+    @property
+    def samples(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
 
     def epoch(self, number: int) -> Iterator[Batch]: ...
 
@@ -76,7 +79,10 @@ class Loader:
     form: SampleForm
     label_form: LabelForm
     batch: int
-    samples: int = 0
+
+    @property
+    def samples(self) -> int:
+        return 0
 
     @property
     def steps(self) -> int:

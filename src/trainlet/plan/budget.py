@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainlet.ir.ops import OPS
 from trainlet.passes.recompute import recomputed
@@ -29,6 +29,11 @@ class MemoryChoice:
     macs: int
     ram_bytes: int
     whole_bytes: int
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any] | None) -> MemoryChoice | None:
+        """What dataclasses.asdict made of one, through JSON."""
+        return None if saved is None else cls(**{**saved, "recomputed": tuple(saved["recomputed"])})
 
     @property
     def text(self) -> str:
