@@ -45,3 +45,7 @@ class CheckpointError(TrainletError):
 
 class OutputError(TrainletError):
     """A file that was asked for cannot be written."""
+
+
+class AnalysisError(TrainletError):
+    """An analysis of contributions cannot be made, or is of another network or task."""

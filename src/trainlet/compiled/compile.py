@@ -29,7 +29,7 @@ def compile_model(
     model: Any,
     example_inputs: Any = None,
     *,
-    scheme: str | Path | UpdateScheme = "full",
+    scheme: str | Path | UpdateScheme | Callable[[Graph], UpdateScheme] = "full",
     batch: int | None = None,
     threads: int | None = None,
     target: str = "native",
@@ -53,9 +53,9 @@ def compile_model(
 
     model: a torch.nn.Module (then example_inputs is a tensor, or a tuple of tensors, of its input), a file
     (ONNX, TFLite, int8 archive, IR text) or a Graph. scheme: what is trained (head, last:K, bias-only:K,
-    full, a .json file, an UpdateScheme with the model's parameter names). batch: samples of one update
-    (default: as many as example_inputs holds, else 1). classes: a new head for so many classes, drawn from
-    `seed`; keep_head: not where the network has as many outputs already.
+    full, a .json file, an UpdateScheme with the model's parameter names, or a function from the Graph to
+    one). batch: samples of one update (default: as many as example_inputs holds, else 1). classes: a new head
+    for so many classes, drawn from `seed`; keep_head: not where the network has as many outputs already.
 
     norm: "folded" freezes normalisation and folds it into the convolution before it, "batch" trains it.
     budget: RAM beside the weights, in bytes or as "40MB"; the planner then recomputes activations or splits
@@ -79,7 +79,7 @@ def compile_model(
     if keep_head and classes == graph.outputs[0].shape[-1]:
         classes = None
     settings = api.Settings(
-        str(scheme) if isinstance(scheme, Path) else scheme, master, optimizer, batch, loss=loss,
+        _scheme(scheme, graph), master, optimizer, batch, loss=loss,
         classes=classes, momentum=momentum,
         weight_decay=weight_decay, seed=seed, budget_bytes=_bytes(budget),
     )  # fmt: skip
@@ -125,6 +125,14 @@ def _read(
 
     graph, origin = from_module_with_origin(model, example_inputs, norm)
     return graph, origin, origin.input_perm
+
+
+def _scheme(
+    scheme: str | Path | UpdateScheme | Callable[[Graph], UpdateScheme], graph: Graph
+) -> str | UpdateScheme:
+    if isinstance(scheme, str | Path):
+        return str(scheme)
+    return scheme if isinstance(scheme, UpdateScheme) else scheme(graph)
 
 
 def _first(inputs: Any) -> Any:

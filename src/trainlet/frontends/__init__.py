@@ -1,9 +1,10 @@
-"""Model files in, Graphs out: `load` picks the frontend by content."""
+"""Models in, Graphs out: `load` picks the frontend by content."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainlet.errors import GraphError, ModelError
 from trainlet.ir import Graph
@@ -14,16 +15,33 @@ if TYPE_CHECKING:
 SUPPORTED = "an ONNX file, a .tflite file, an int8 archive (.json + .npz), or IR text (.tl + .npz)"
 
 
-def load(path: str | Path) -> Graph:
-    """The inference graph in `path`, whatever its format: ONNX, TFLite, an int8 archive, or IR text.
+def load(model: Any, example_inputs: Any = None, *, norm: str = "folded") -> Graph:
+    """The inference graph of a model: the path of an ONNX file, TFLite file, int8 archive or IR text, or a
+    torch.nn.Module with `example_inputs` (a tensor (N, ...) of its input's shape).
 
+    norm: what happens to a module's BatchNorms (frontends/torch.py).
     Raises ModelError naming the file when it is missing, truncated or of no supported kind.
     """
-    return load_with_origin(path)[0]
+    if is_module(model):
+        from trainlet.frontends.torch import from_module
+
+        if example_inputs is None:
+            name = type(model).__name__
+            raise ModelError(f"{name}: give example inputs, as in load(module, torch.zeros(1, 3, 224, 224))")
+        return from_module(model, example_inputs, norm)
+    if example_inputs is not None or norm != "folded":
+        raise ModelError(f"example inputs and norm={norm!r} go with a torch.nn.Module, not with {model}")
+    return load_with_origin(model)[0]
+
+
+def is_module(model: Any) -> bool:
+    """Whether `model` is a torch.nn.Module; PyTorch is not imported to find out."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(model, torch.nn.Module)
 
 
 def load_with_origin(path: str | Path) -> tuple[Graph, OnnxOrigin | None]:
-    """`load`, and for an ONNX file how its input and output look there."""
+    """`load` of a file, and for an ONNX file how its input and output look there."""
     path = Path(path)
     if path.suffix == "" and path.with_suffix(".json").is_file():
         path = path.with_suffix(".json")

@@ -2,38 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainlet.errors import GraphError, ModelError
-from trainlet.frontends import onnx_elementwise, onnx_shapes, onnx_window  # noqa: F401  (register importers)
-from trainlet.frontends.onnx_fold import fold, is_known
-from trainlet.frontends.onnx_import import IMPORTERS, Import, Unsupported
-from trainlet.frontends.onnx_layout import Placed, channels_last, order_of
-from trainlet.frontends.onnx_model import Layer, OnnxModel, read_model
-from trainlet.ir.graph import Graph, Shape, Value
-
-# Layers that want their operand channels last, and those that pass on what their readers want.
-_WINDOWS = {"Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "BatchNormalization"}
-_INDIFFERENT = {
-    "Add", "Sub", "Mul", "Div", "Neg", "Relu", "Clip", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid",
-    "Identity", "Dropout", "Cast", "Pad", "Slice", "Split", "Concat",
-}  # fmt: skip
-
-
-# What to do about operators that people meet often; none of ours, all with a way out.
-_ADVICE = {
-    **dict.fromkeys(
-        ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger"),
-        "bring the float model, trainlet quantizes it",
-    ),
-    **dict.fromkeys(("Erf", "Gelu", "Mish", "Elu", "LeakyRelu", "PRelu"), "use Relu, HardSwish or Sigmoid"),
-    "LogSoftmax": "leave it out, the loss contains it",
-    "Resize": "leave it out and resize the data",
-    "LayerNormalization": "use BatchNormalization",
-    "InstanceNormalization": "use BatchNormalization",
-}
+from trainlet.frontends.build_graph import build_graph
+from trainlet.frontends.onnx_model import read_model
+from trainlet.ir.graph import Graph, Shape
 
 
 @dataclass(frozen=True)
@@ -65,89 +39,9 @@ def load_onnx_with_origin(
 ) -> tuple[Graph, OnnxOrigin]:
     """`load_onnx`, and what `export_onnx` needs to give the network its own input and output back."""
     model = read_model(path, batch, output)
-    ctx = Import(model, Path(model.file).stem)
-    perm = _input_perm(model)
-    shape = tuple(model.input_shape[p] for p in perm)
-    ctx.define(model.input, ctx.builder.input(model.input, "f32", shape), model.input_shape, perm)
-    try:
-        _import_layers(ctx)
-        result, user_shape, out_perm = _result(ctx)
-        graph = ctx.builder.build([result])
-    except GraphError as error:
-        raise ModelError(f"{model.file}: {error}") from None
-    origin = OnnxOrigin(model.file, model.input, model.input_shape, perm, model.output, user_shape, out_perm)
-    return graph, origin
-
-
-def _input_perm(model: OnnxModel) -> tuple[int, ...]:
-    """Channels last where the input reaches a convolution or pool before anything that depends on layout."""
-    rank, front = len(model.input_shape), {model.input}
-    for layer in model.layers if rank in (3, 4) else ():
-        if front & set(layer.inputs):
-            if layer.op in _WINDOWS:
-                return channels_last(rank)
-            if layer.op in _INDIFFERENT:
-                front |= set(layer.outputs)
-    return tuple(range(rank))
-
-
-def _import_layers(ctx: Import) -> None:
-    """Every layer in turn. Problems are collected, so that the user sees all of them at once."""
-    problems: list[str] = []
-    unknown: set[str] = set()
-    for layer in ctx.model.layers:
-        if layer in ctx.skipped:
-            continue
-        ctx.source = layer.source
-        try:
-            if not unknown & set(layer.inputs):
-                _import_layer(ctx, layer)
-                continue
-            if layer.op not in IMPORTERS:
-                raise _not_ours(layer)
-        except Unsupported as reason:
-            problems.append(f"{layer.source}: {_sentence(layer, str(reason))}")
-        unknown |= set(layer.outputs)
-    if problems:
-        count = f"{len(problems)} layer{'s' if len(problems) > 1 else ''}"
-        advice = "replace them in the model and export it again"
-        raise ModelError(f"{ctx.model.file}: {count} cannot be imported ({advice}): " + "; ".join(problems))
-
-
-def _not_ours(layer: Layer) -> Unsupported:
-    advice = f"; {_ADVICE[layer.op]}" if layer.op in _ADVICE else ""
-    return Unsupported(f"{layer.op} is not an operator trainlet has{advice}")
-
-
-def _sentence(layer: Layer, reason: str) -> str:
-    return reason if reason.startswith(layer.op) else f"{layer.op} {reason}"
-
-
-def _import_layer(ctx: Import, layer: Layer) -> None:
-    if is_known(ctx, layer):
-        return fold(ctx, layer)
-    if layer.op not in IMPORTERS:
-        raise _not_ours(layer)
-    try:
-        return IMPORTERS[layer.op](ctx, layer)
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        # The file is not checked against ONNX's rules beforehand; importers rely on them.
-        raise Unsupported(f"has operands or attributes that do not fit each other ({error})") from None
-
-
-def _result(ctx: Import) -> tuple[Value, Shape, tuple[int, ...]]:
-    """The output: channels last where it is stored so, else as the user has it. User's shape, permutation."""
-    tensor = ctx.known.get(ctx.model.output)
-    if tensor is None:
-        raise ModelError(
-            f"{ctx.model.file}: no layer defines the output {ctx.model.output}; is the file cut short?"
-        )
-    if not isinstance(tensor, Placed):
-        raise ModelError(f"{ctx.model.file}: output {ctx.model.output} does not depend on the input")
-    rank, last = len(tensor.shape), channels_last(len(tensor.shape))
-    ours = tuple(tensor.shape[p] for p in last)
-    if tensor.value.shape == ours and tensor.order == order_of(tensor.shape, last):
-        return tensor.value, tensor.shape, last
-    ctx.source = f"{ctx.model.file}:{ctx.model.output}"
-    plain: Sequence[int] = tuple(range(rank))
-    return ctx.arrange(tensor, plain), tensor.shape, tuple(plain)
+    built = build_graph(model, Path(model.file).stem)
+    origin = OnnxOrigin(
+        model.file, model.input, model.input_shape, built.input_perm,
+        model.output, built.output_shape, built.output_perm,
+    )  # fmt: skip
+    return built.graph, origin

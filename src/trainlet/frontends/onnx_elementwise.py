@@ -8,8 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from trainlet.frontends.onnx_import import Const, Import, Operand, Unsupported, importer
-from trainlet.frontends.onnx_layout import (
+from trainlet.frontends.importing import Const, Import, Operand, Unsupported, importer
+from trainlet.frontends.layout import (
     Placed,
     channels_last,
     finest,
@@ -19,7 +19,7 @@ from trainlet.frontends.onnx_layout import (
     split,
     strides,
 )
-from trainlet.frontends.onnx_model import Layer
+from trainlet.frontends.network import Layer
 from trainlet.frontends.onnx_window import batch_norm_affine
 from trainlet.ir.graph import Attrs, Shape, Value
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainlet.errors import ModelError
-from trainlet.frontends.onnx_layout import channels_last
+from trainlet.frontends.layout import channels_last
 from trainlet.frontends.onnx_writer import Writer, channels_first, exporter, spatial_ones
 from trainlet.ir.graph import Node, Value
 from trainlet.ir.ops.convolution import overlay, round_master

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from trainlet.frontends.onnx_import import Const, Import, Unsupported
-from trainlet.frontends.onnx_model import Layer
+from trainlet.frontends.importing import Const, Import, Unsupported
+from trainlet.frontends.network import Layer
 
 # These have constant operands, or none, but not a constant result.
 _RANDOM = (

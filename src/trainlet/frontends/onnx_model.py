@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from trainlet.errors import ModelError
+from trainlet.frontends.network import Layer, Network
 from trainlet.ir.graph import Shape
 
 OLDEST_OPSET = 11
 
 
-@dataclass(frozen=True, eq=False)
-class Layer:
-    """One ONNX node. `source` is what errors call it; `proto` is kept to evaluate it on constants."""
-
-    op: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    attrs: Mapping[str, Any]
-    source: str
-    proto: Any
-
-    @property
-    def output(self) -> str:
-        return self.outputs[0]
-
-    def input(self, index: int) -> str:
-        """Name of the operand at `index`, "" where it is absent."""
-        return self.inputs[index] if index < len(self.inputs) else ""
-
-
-@dataclass(frozen=True)
-class OnnxModel:
-    """A network read from `file`: layers in execution order that lead from `input` to `output`."""
-
-    file: str
-    opset: int
-    input: str
-    input_shape: Shape
-    output: str
-    layers: tuple[Layer, ...]
-    initializers: Mapping[str, np.ndarray]
-
-
-def read_model(path: str | Path, batch: int = 1, output: str | None = None) -> OnnxModel:
+def read_model(path: str | Path, batch: int = 1, output: str | None = None) -> Network:
     """The network in the file at `path`; an unknown batch size becomes `batch`.
 
     Raises ModelError where the file is missing, damaged or not a network with one float input of fixed
@@ -63,7 +29,7 @@ def read_model(path: str | Path, batch: int = 1, output: str | None = None) -> O
         raise ModelError(f"{path.name}: is damaged or not valid ONNX ({_reason(error)})") from error
 
 
-def _network(proto: Any, file: str, batch: int, output: str | None) -> OnnxModel:
+def _network(proto: Any, file: str, batch: int, output: str | None) -> Network:
     opset = _opset(proto, file)
     arrays = _initializers(proto.graph, file)
     chosen = _output(proto.graph, file, output)
@@ -76,7 +42,7 @@ def _network(proto: Any, file: str, batch: int, output: str | None) -> OnnxModel
         names = ", ".join(v.name for v in inputs) or "none"
         raise ModelError(f"{file}: has {len(inputs)} inputs ({names}); trainlet wants exactly one")
     shape = _input_shape(inputs[0], file, batch)
-    return OnnxModel(file, opset, inputs[0].name, shape, chosen, layers, arrays)
+    return Network(file, opset, inputs[0].name, shape, chosen, layers, arrays)
 
 
 def _reason(error: Exception) -> str:

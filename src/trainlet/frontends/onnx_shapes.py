@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trainlet.frontends.importing import Const, Import, Unsupported, importer
+from trainlet.frontends.layout import Placed, order_of, permutation, transposed
+from trainlet.frontends.network import Layer
 from trainlet.frontends.onnx_elementwise import common_permutation
-from trainlet.frontends.onnx_import import Const, Import, Unsupported, importer
-from trainlet.frontends.onnx_layout import Placed, order_of, permutation, transposed
-from trainlet.frontends.onnx_model import Layer
 from trainlet.ir.graph import Attr, Shape
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from trainlet.frontends.onnx_import import Const, Import, Unsupported, importer
-from trainlet.frontends.onnx_layout import (
+from trainlet.frontends.importing import Const, Import, Unsupported, importer
+from trainlet.frontends.layout import (
     Placed,
     canonical,
     channels_last,
@@ -16,17 +16,24 @@ from trainlet.frontends.onnx_layout import (
     order_of,
     rows_and_columns,
 )
-from trainlet.frontends.onnx_model import Layer
+from trainlet.frontends.network import Layer
+from trainlet.frontends.stored import Norm, StoredLayer
 from trainlet.ir.graph import Attr, Attrs, Shape, Value
 
 
 @dataclass(frozen=True)
 class Affine:
-    """Weight (O, ...) and bias (O) of a layer, and the tensor it defines once later layers are folded in."""
+    """Weight (O, ...) and bias (O) of a layer, and the tensor it defines once later layers are folded in.
+
+    weight_of, bias_of: the model's tensors behind them, None where there is none; norms: what was folded in.
+    """
 
     weight: Const
     bias: Const | None
     output: str
+    weight_of: str | None = None
+    bias_of: str | None = None
+    norms: tuple[Norm, ...] = ()
 
 
 @importer("Conv")
@@ -36,14 +43,16 @@ def conv(ctx: Import, layer: Layer) -> None:
     rank = w.data.ndim - 2
     _check_rank(rank, "convolution")
     b = ctx.array(layer, 2, "bias") if layer.input(2) else None
-    affine = absorb(ctx, Affine(w, b, layer.output), rank + 2, 1)
+    affine = absorb(ctx, Affine(w, b, layer.output, _given(ctx, w), _given(ctx, b)), rank + 2, 1)
     kernel = affine.weight.shape[2:]
     shape = geometry(layer, x.shape[2:], kernel)
     if outer := ctx.absorbed_pads.get(layer.inputs[0]):
         shape["pads"] = tuple(a + b for a, b in zip(shape["pads"], outer, strict=True))
     attrs: dict[str, Attr] = {**shape, "groups": int(layer.attrs.get("group", 1))}
-    weight = ctx.constant(w.name, affine.weight.data.transpose(channels_last(rank + 2)))
-    operands = [ctx.arrange(x, channels_last(rank + 2)), weight, _bias(ctx, affine)]
+    perm = channels_last(rank + 2)
+    weight, bias = ctx.constant(w.name, affine.weight.data.transpose(perm)), _bias(ctx, affine)
+    _note(ctx, affine, weight, bias, perm)
+    operands = [ctx.arrange(x, perm), weight, bias]
     define_channels_last(ctx, affine.output, ctx.emit("Conv", operands, attrs, affine.output))
 
 
@@ -55,6 +64,25 @@ def define_channels_last(ctx: Import, name: str, value: Value) -> None:
 
 def _bias(ctx: Import, affine: Affine) -> Value | None:
     return None if affine.bias is None else ctx.constant(affine.bias.name, affine.bias.data)
+
+
+def _given(ctx: Import, const: Const | None) -> str | None:
+    return const.name if const is not None and ctx.is_given(const) else None
+
+
+def _note(
+    ctx: Import,
+    affine: Affine,
+    weight: Value,
+    bias: Value | None,
+    perm: tuple[int, ...],
+    columns: np.ndarray | None = None,
+) -> None:
+    """Remember how the layer's constants came about (stored.py)."""
+    name = bias.name if bias is not None else None
+    ctx.stored.append(
+        StoredLayer(weight.name, affine.weight_of, perm, columns, name, affine.bias_of, affine.norms)
+    )
 
 
 def _check_rank(rank: int, what: str) -> None:
@@ -119,7 +147,10 @@ def _fold_batch_norm(ctx: Import, affine: Affine, layer: Layer) -> Affine | None
     w = affine.weight.data * factor.reshape(-1, *(1,) * (affine.weight.data.ndim - 1))
     old = 0.0 if affine.bias is None else affine.bias.data.astype(np.float64)
     bias = Const(affine.bias.name if affine.bias else beta, (old * factor + offset).astype(np.float32))
-    return Affine(replace(affine.weight, data=w.astype(np.float32)), bias, layer.output)
+    gamma, _, mean, variance = layer.inputs[1:5]
+    norm = Norm(gamma, beta, mean, variance, float(layer.attrs.get("epsilon", 1e-5)))
+    weight = replace(affine.weight, data=w.astype(np.float32))
+    return replace(affine, weight=weight, bias=bias, output=layer.output, norms=(*affine.norms, norm))
 
 
 def _fold_add(ctx: Import, affine: Affine, layer: Layer, rank: int, channel_axis: int) -> Affine | None:
@@ -132,7 +163,8 @@ def _fold_add(ctx: Import, affine: Affine, layer: Layer, rank: int, channel_axis
         return None
     if (1,) * (rank - len(b.shape)) + b.shape != wanted:
         return None
-    return Affine(affine.weight, Const(b.name, b.data.reshape(channels)), layer.output)
+    bias = Const(b.name, b.data.reshape(channels))
+    return replace(affine, bias=bias, output=layer.output, bias_of=_given(ctx, b))
 
 
 @importer("Gemm")
@@ -146,7 +178,13 @@ def gemm(ctx: Import, layer: Layer) -> None:
     w = weight.data if attrs.get("transB", 0) else weight.data.T
     w = w * np.float32(attrs.get("alpha", 1.0))
     bias = _gemm_bias(ctx, layer, a.shape[0], w.shape[0])
-    linear(ctx, a, Affine(Const(weight.name, w), bias, layer.output))
+    plain = attrs.get("alpha", 1.0) == attrs.get("beta", 1.0) == 1.0
+    weight_of = _given(ctx, weight) if plain else None
+    bias_of = (
+        layer.input(2) if plain and bias is not None and bias.shape == ctx.known[bias.name].shape else None
+    )
+    perm = (0, 1) if attrs.get("transB", 0) else (1, 0)
+    linear(ctx, a, Affine(Const(weight.name, w), bias, layer.output, weight_of, bias_of), perm)
 
 
 def _gemm_bias(ctx: Import, layer: Layer, rows: int, channels: int) -> Const | None:
@@ -159,12 +197,21 @@ def _gemm_bias(ctx: Import, layer: Layer, rows: int, channels: int) -> Const | N
     return Const(c.name, data)
 
 
+@importer("Linear")
+def dense(ctx: Import, layer: Layer) -> None:
+    """x (..., I) times w (O, I), plus b (O)?: PyTorch's, which ONNX says in several operators."""
+    w = ctx.array(layer, 1, "weight")
+    b = ctx.array(layer, 2, "bias") if layer.input(2) else None
+    affine = Affine(w, b, layer.output, _given(ctx, w), _given(ctx, b))
+    linear(ctx, ctx.placed(layer, 0), affine, (0, 1))
+
+
 @importer("MatMul")
 def matmul(ctx: Import, layer: Layer) -> None:
     """a (..., M, K) times b (..., K, N): a Gemm where b is a known matrix, else a MatMul."""
     a, b = ctx.operand(layer, 0), ctx.operand(layer, 1)
     if isinstance(a, Placed) and isinstance(b, Const) and b.data.ndim == 2 and len(a.shape) >= 2:
-        return linear(ctx, a, Affine(Const(b.name, b.data.T), None, layer.output))
+        return linear(ctx, a, Affine(Const(b.name, b.data.T), None, layer.output, _given(ctx, b)), (1, 0))
     a, b = ctx.placed(layer, 0), ctx.placed(layer, 1)
     if min(len(a.shape), len(b.shape)) < 2 or a.shape[:-2] != b.shape[:-2]:
         raise Unsupported(f"multiplies {a.shape} by {b.shape}; trainlet wants equal batch dimensions")
@@ -182,9 +229,12 @@ def _matrix(ctx: Import, x: Placed) -> tuple[Value, bool]:
     return ctx.arrange(x, plain), False
 
 
-def linear(ctx: Import, x: Placed, affine: Affine) -> None:
+def linear(ctx: Import, x: Placed, affine: Affine, perm: tuple[int, ...]) -> None:
     """x (..., I) times weight (O, I). Where x's columns are stored in another order (a Flatten of
-    channels-last activations), the weight's columns are reordered instead, once, here."""
+    channels-last activations), the weight's columns are reordered instead, once, here.
+
+    perm: the weight is this transpose of the model's tensor.
+    """
     rank, width = len(x.shape), x.shape[-1]
     if affine.weight.shape[1] != width:
         raise Unsupported(f"takes {affine.weight.shape[1]} inputs, it is given {width}")
@@ -198,8 +248,12 @@ def linear(ctx: Import, x: Placed, affine: Affine) -> None:
     rows = canonical((size, stride // width) for size, stride in parts[0])
     lead, outputs = x.shape[:-1], affine.weight.shape[0]
     value = ctx.reshaped(x.value, (*(lead if rows == order_of(lead) else (math.prod(lead),)), width))
-    weight = ctx.constant(affine.weight.name, affine.weight.data[:, flat_index(parts[1])])
-    value = ctx.emit("Gemm", [value, weight, _bias(ctx, affine)], name=affine.output)
+    index = flat_index(parts[1])
+    columns = None if np.array_equal(index, np.arange(width)) else index
+    data = affine.weight.data if columns is None else affine.weight.data[:, columns]
+    weight, bias = ctx.constant(affine.weight.name, data), _bias(ctx, affine)
+    _note(ctx, affine, weight, bias, perm, columns)
+    value = ctx.emit("Gemm", [value, weight, bias], name=affine.output)
     order = canonical([*((size, stride * outputs) for size, stride in rows), (outputs, 1)])
     ctx.known[affine.output] = Placed(value, (*lead, outputs), order)
 

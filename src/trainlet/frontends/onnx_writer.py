@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainlet.errors import ModelError
-from trainlet.frontends.onnx_layout import channels_last
+from trainlet.frontends.layout import channels_last
 from trainlet.ir.graph import Graph, Node, Shape, Value
 from trainlet.ir.ops import OPS, Call
 

@@ -1,4 +1,4 @@
-"""Program -> folder with sources, lib<name>.a, <name>.h and the executable <name>, for this machine or another."""
+"""Program -> sources, lib<name>.a, <name>.h and the executable <name>, for this machine or another."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ MAIN = Path(__file__).with_name("main.c")
 
 @dataclass(frozen=True)
 class Target:
-    """zig: its target triple ("" for this machine's compiler). isa: of backends/cpu. suffix: of executables."""
+    """zig: its target triple ("" for this machine's compiler). isa: one of backends/cpu."""
 
     zig: str
     isa: str = "native"
-    suffix: str = ""
     static: bool = True
 
 
@@ -49,10 +48,10 @@ def find_target(name: str) -> Target:
     return target
 
 
-def build_standalone(folder: Path, target_name: str, threads: int = 1) -> Path:
+def build_standalone(folder: Path, target_name: str) -> Path:
     """The executable of the sources in `folder` (backends' `write_sources`, `write_program`), built there.
 
-    lib<name>.a holds the training program alone, for <name>.h; the executable adds the command line of main.c.
+    lib<name>.a holds the training program alone, for <name>.h; the executable adds main.c's command line.
     Raises BackendError with the compiler's first error.
     """
     target = find_target(target_name)
@@ -77,7 +76,7 @@ def build_standalone(folder: Path, target_name: str, threads: int = 1) -> Path:
         archive = folder / f"lib{name}.a"
         archive.unlink(missing_ok=True)
         _run([*_archiver(target), "rcs", str(archive), *library])
-        executable = folder / f"{name}{target.suffix}"
+        executable = folder / f"{name}"
         static = ["-static"] if target.static else []
         parts = [str(objects / "main.o"), str(archive), "-lm", "-pthread", *static, "-s"]
         publish(executable, lambda out: [*command, *parts, "-o", out])
@@ -161,12 +160,11 @@ def _header(manifest: dict[str, Any]) -> str:
 
 def _check(needs: Sequence[str]) -> str:
     """C statements that end the program on a processor without the instructions it was built for."""
-    tests = " ".join(
+    return " ".join(
         f'if (!__builtin_cpu_supports("{feature}")) '
         f'fail("this program needs a processor with ", "{feature}; build it for another isa");'
         for feature in needs
     )
-    return tests
 
 
 def _size(shape: Sequence[int]) -> int:

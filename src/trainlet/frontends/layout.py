@@ -1,9 +1,9 @@
-"""Where the elements of an ONNX tensor lie in our memory, while the user's shape says something else.
+"""Where the elements of a model's tensor lie in our memory, while the user's shape says something else.
 
-ONNX models are channels first, our graphs channels last. A `Placed` tensor is one of our values, the shape
-the user's model gives it, and the order its elements are stored in. Reshape, Flatten, Squeeze and
-Transpose of the user's tensor then only change what is known about it; elements move when an operator
-needs them in an order they are not in.
+ONNX and PyTorch models are channels first, our graphs channels last. A `Placed` tensor is one of our
+values, the shape the user's model gives it, and the order its elements are stored in. Reshape, Flatten,
+Squeeze and Transpose of the user's tensor then only change what is known about it; elements move when an
+operator needs them in an order they are not in.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The state of one import: what is known of each ONNX tensor, and the moves that bring it into place."""
+"""The state of one import: what is known of each tensor, and the moves that bring it into place."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainlet.errors import ModelError
-from trainlet.frontends.onnx_layout import Order, Placed, order_of, permutation, split
-from trainlet.frontends.onnx_model import Layer, OnnxModel
+from trainlet.frontends.layout import Order, Placed, order_of, permutation, split
+from trainlet.frontends.network import Layer, Network
+from trainlet.frontends.stored import StoredLayer
 from trainlet.ir.graph import Attrs, GraphBuilder, Shape, Value
 
 
@@ -35,7 +36,7 @@ IMPORTERS: dict[str, Importer] = {}
 
 
 def importer(*ops: str) -> Callable[[Importer], Importer]:
-    """Register the decorated function as what reads these ONNX operators."""
+    """Register the decorated function as what reads these operators."""
 
     def register(function: Importer) -> Importer:
         IMPORTERS.update(dict.fromkeys(ops, function))
@@ -47,15 +48,16 @@ def importer(*ops: str) -> Callable[[Importer], Importer]:
 class Import:
     """Builds a graph from `model`, one layer after another.
 
-    `known` maps an ONNX tensor's name to what it is; `skipped` holds layers that an earlier one took in.
+    `known` maps a tensor's name to what it is; `skipped` holds layers that an earlier one took in.
     """
 
-    def __init__(self, model: OnnxModel, name: str) -> None:
+    def __init__(self, model: Network, name: str) -> None:
         self.model = model
         self.builder = GraphBuilder(name)
         self.known: dict[str, Operand] = {n: Const(n, a) for n, a in model.initializers.items()}
         self.skipped: set[Layer] = set()
         self.absorbed_pads: dict[str, tuple[int, ...]] = {}  # a Pad's result -> the pads its reader adds
+        self.stored: list[StoredLayer] = []
         self.source = ""
         self._readers: dict[str, list[Layer]] = {}
         self._constants: dict[str, list[tuple[np.ndarray, Value]]] = {}
@@ -114,6 +116,10 @@ class Import:
         self._constants[name].append((data, value))
         return value
 
+    def is_given(self, const: Const) -> bool:
+        """Whether `const` is one of the model's own tensors, as it came."""
+        return const.data is self.model.initializers.get(const.name)
+
     def emit(
         self, op: str, inputs: Sequence[Value | None], attrs: Attrs | None = None, name: str | None = None
     ) -> Value:
@@ -121,7 +127,7 @@ class Import:
         return self.builder.add(op, inputs, attrs, name=name, source=self.source)
 
     def define(self, name: str, value: Value, shape: Shape, perm: Sequence[int] | None = None) -> None:
-        """ONNX tensor `name` of `shape` is `value`, stored in the order `perm` of its dimensions."""
+        """The model's tensor `name` of `shape` is `value`, stored in the order `perm` of its dimensions."""
         self.known[name] = Placed(value, tuple(shape), order_of(tuple(shape), perm))
 
     def arrange(self, operand: Operand, perm: Sequence[int]) -> Value:

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainlet.frontends.onnx_layout import (
+from trainlet.frontends.layout import (
     channels_last,
     finest,
     flat_index,
