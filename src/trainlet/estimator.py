@@ -34,7 +34,7 @@ class TrainletClassifier:
         epochs: int = 5,
         lr: float | None = None,
         batch: int = 8,
-        threads: int | None = None,
+        threads: int = 1,
         optimizer: str = "sgd",
         budget: int | str | None = None,
         input_shape: tuple[int, ...] | None = None,

@@ -16,17 +16,17 @@ GRAPH = NETWORKS["residual"]()
 X, Y = samples(GRAPH, 32), (np.arange(32) * 7 % 5).astype(np.int64)
 
 
-def fit(cache: object, batch: int = 4) -> tuple[list[float], bytes, str]:
-    program = trainlet.compile(GRAPH, scheme="last:3", batch=batch)
+def fit(cache: object, batch: int = 4, backend: str = "cpu") -> tuple[list[float], bytes, str]:
+    program = trainlet.compile(GRAPH, scheme="last:3", batch=batch, backend=backend)
     result = program.fit((X, Y), epochs=3, lr=0.05, cache=cache)  # type: ignore[arg-type]
     return result.loss, program.host.region("state").tobytes(), result.cache
 
 
-@pytest.mark.parametrize("batch", [1, 4])
-def test_full_precision_keeps_every_bit(batch: int, tmp_path: Path) -> None:
-    plain = fit(None, batch)
+@pytest.mark.parametrize("batch,backend", [(1, "c99"), (4, "c99"), (4, "cpu")])
+def test_full_precision_keeps_every_bit(batch: int, backend: str, tmp_path: Path) -> None:
+    plain = fit(None, batch, backend)
     for cache in ("auto", tmp_path / "kept.bin", CacheOptions(tmp_path / "other.bin")):
-        cached = fit(cache, batch)
+        cached = fit(cache, batch, backend)
         assert cached[:2] == plain[:2]
         assert "skipped for 64 of 96 samples" in cached[2] and "exact" in cached[2]
     assert (tmp_path / "kept.bin").stat().st_size == 32 * 2000
@@ -62,7 +62,7 @@ def test_a_scheme_without_a_frozen_prefix_has_no_cache() -> None:
 
 def test_a_split_batch_is_remembered_part_by_part() -> None:
     def run(cache: str | None) -> list[float]:
-        program = trainlet.compile(GRAPH, scheme="last:3", batch=8, budget=24_000)
+        program = trainlet.compile(GRAPH, scheme="last:3", batch=8, budget=24_000, backend="c99")
         assert program.calls > 1
         return program.fit((X, Y), epochs=3, lr=0.05, cache=cache).loss
 

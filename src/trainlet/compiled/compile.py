@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from trainlet.frontends.torch import TorchOrigin
     from trainlet.plan.program import Program
 
-BACKENDS = ("c99",)
+BACKENDS = ("cpu", "c99")  # fast float kernels of this processor; the portable kernels of every device
 
 
 def compile_model(
@@ -31,7 +31,7 @@ def compile_model(
     *,
     scheme: str | Path | UpdateScheme | Callable[[Graph], UpdateScheme] = "full",
     batch: int | None = None,
-    threads: int | None = None,
+    threads: int = 1,
     target: str = "native",
     classes: int | None = None,
     loss: str = "softmax-cross-entropy",
@@ -60,7 +60,8 @@ def compile_model(
     norm: "folded" freezes normalisation and folds it into the convolution before it, "batch" trains it.
     budget: RAM beside the weights, in bytes or as "40MB"; the planner then recomputes activations or splits
     the batch, with the same result. layout: "NCHW" (models of PyTorch and ONNX) or "NHWC" (others) samples.
-    mean, std: of pixels / 255, for uint8 samples. threads: None lets the backend choose.
+    mean, std: of pixels / 255, for uint8 samples. threads: the most that work on one layer. backend: "cpu"
+    (float networks) or "c99", the portable kernels (others; the same bits on every machine).
 
     The result is cached in TRAINLET_CACHE, or XDG_CACHE_HOME, or ~/.cache, by the content of everything that
     matters (`cache=False`: built anew). Raises TrainletError: ModelError, SchemeError, BudgetError,
@@ -72,8 +73,8 @@ def compile_model(
         raise BackendError(
             f"target {target!r} does not run here: `trainlet compile --target {target}` builds it"
         )
-    backend = _backend(backend)
     graph, origin, own_layout = _read(model, example_inputs, norm)
+    backend = _backend(backend, graph)
     if batch is None:
         batch = 1 if example_inputs is None else len(as_array(_first(example_inputs)))
     if keep_head and classes == graph.outputs[0].shape[-1]:
@@ -97,8 +98,9 @@ def compile_model(
     return CompiledProgram(_load(folder), prepared, trained, settings, form, chosen, origin)
 
 
-def _backend(name: str | None) -> str:
-    name = name or BACKENDS[0]
+def _backend(name: str | None, graph: Graph) -> str:
+    real = all(v.dtype == "f32" for v in (*graph.inputs, *(n.output for n in graph.nodes)))
+    name = name or BACKENDS[0 if real else 1]
     if name not in BACKENDS:
         raise BackendError(f"backend {name!r} is none of {', '.join(BACKENDS)}")
     return name
@@ -145,35 +147,55 @@ def _bytes(budget: int | str | None) -> int | None:
     return byte_count(budget) if isinstance(budget, str) else budget
 
 
-def _maker(
-    graph: Graph, settings: Settings, backend: str, threads: int | None
-) -> Callable[[Path], dict[str, Any]]:
+def _maker(graph: Graph, settings: Settings, backend: str, threads: int) -> Callable[[Path], dict[str, Any]]:
     def make(folder: Path) -> dict[str, Any]:
         from trainlet.plan.budget import fit_budget
 
         def planned(s: Settings) -> Program:
-            return _plan(graph, s, backend)
+            return plan_for(graph, s, backend, threads)
 
         chosen: MemoryChoice | None = None
         fitted = settings
         if settings.budget_bytes is not None:
             fitted, chosen = fit_budget(settings, planned)
-        _write(planned(fitted), folder, backend, threads)
+        write_for(planned(fitted), folder, backend, threads)
         return {"memory": None if chosen is None else asdict(chosen)}
 
     return make
 
 
-def _plan(graph: Graph, settings: Settings, backend: str) -> Program:
+def plan_for(
+    graph: Graph, settings: Settings, backend: str, threads: int = 1, isa: str = "native"
+) -> Program:
+    """The planned program of a network for one of BACKENDS."""
     from trainlet import api
 
-    return api.plan(graph, settings)
+    if backend == "c99":
+        return api.plan(graph, settings)
+    from trainlet.backends.cpu import plan_program
+
+    module = api.derive(graph, settings)
+    return plan_program(
+        module, threads, isa, settings.budget_bytes, arena_target_bytes=settings.arena_target_bytes
+    )
 
 
-def _write(program: Program, folder: Path, backend: str, threads: int | None) -> None:
-    from trainlet.backends.c99 import write_sources
+def write_for(
+    program: Program,
+    folder: Path,
+    backend: str,
+    threads: int = 1,
+    isa: str = "native",
+    origin: dict[str, Any] | None = None,
+) -> Path:
+    """Its C sources in `folder`."""
+    if backend == "c99":
+        from trainlet.backends.c99 import write_sources
 
-    write_sources(program, folder)
+        return write_sources(program, folder, origin)
+    from trainlet.backends.cpu import write_program
+
+    return write_program(program, folder, threads, isa, origin)
 
 
 def _load(folder: Path) -> Any:

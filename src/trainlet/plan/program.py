@@ -87,7 +87,7 @@ class Program:
 
     def over(self, budget_bytes: int) -> BudgetError:
         """The error for a budget that RAM exceeds; it names what is alive at the peak."""
-        return BudgetError(_over_budget(self, budget_bytes))
+        return BudgetError(over_budget(self, budget_bytes))
 
 
 def plan(
@@ -96,19 +96,25 @@ def plan(
     budget_bytes: int | None = None,
     watch: Watch = lambda name, graph: None,
     passes: Sequence[str] | None = None,
+    alignment: int = ALIGNMENT,
+    finish: Callable[[Graph], Graph] = lambda graph: graph,
     arena_target_bytes: int | None = None,
 ) -> Program:
     """Order, offsets and sizes of every function; scratch(node) is what the backend's kernel needs.
 
-    Functions run one at a time and share the arena. `passes`: other than all of them, in order.
-    arena_target_bytes: activations are recomputed until the arena is as small as this, where that helps.
+    Functions run one at a time and share the arena. `passes`: other than all of them, in order; `finish`: the
+    backend's own, after them. `alignment`: of every tensor, in bytes. arena_target_bytes: activations are
+    recomputed until the arena is as small as this, where that helps.
     Raises BudgetError, naming what is alive at the peak, when arena + state + scratch exceed budget_bytes.
     """
-    graphs = {k: run_passes(g, passes, watch, arena_target_bytes) for k, g in module.functions.items()}
+    graphs = {
+        name: finish(run_passes(graph, passes, watch, arena_target_bytes))
+        for name, graph in module.functions.items()
+    }
     state = {k: t for g in graphs.values() for k, t in g.state.items()}
     constants = {k: t for g in graphs.values() for k, t in g.constants.items()}
-    offsets, state_bytes = _stack(state)
-    functions = {name: _function(graph, offsets, scratch) for name, graph in graphs.items()}
+    offsets, state_bytes = _stack(state, alignment)
+    functions = {name: _function(graph, offsets, scratch, alignment) for name, graph in graphs.items()}
     sizes = {
         "flash": _flash(module, constants),
         "arena": max(f.peak_bytes for f in functions.values()),
@@ -128,17 +134,19 @@ def _flash(module: TrainingModule, constants: Mapping[str, Tensor]) -> int:
     return factory + sum(t.value.bytes for t in constants.values())
 
 
-def _stack(state: Mapping[str, Tensor]) -> tuple[dict[str, int], int]:
+def _stack(state: Mapping[str, Tensor], alignment: int) -> tuple[dict[str, int], int]:
     offsets, at = {}, 0
     for name, tensor in state.items():
         offsets[name] = at
-        at += -(-tensor.value.bytes // ALIGNMENT) * ALIGNMENT
+        at += -(-tensor.value.bytes // alignment) * alignment
     return offsets, at
 
 
-def _function(graph: Graph, state_offsets: Mapping[str, int], scratch: Callable[[Node], int]) -> Function:
+def _function(
+    graph: Graph, state_offsets: Mapping[str, int], scratch: Callable[[Node], int], alignment: int
+) -> Function:
     ranges = arena_ranges(graph)
-    placement = place(ranges)
+    placement = place(ranges, alignment)
     roots = storage_roots(graph)
     locations = {
         v.name: _locate(graph, roots[v.name], placement.offsets, state_offsets) for v in graph.values()
@@ -182,7 +190,8 @@ def _boundary(graph: Graph, prefix: int) -> tuple[Value, ...]:
     return tuple(v for name, v in made.items() if name in later)
 
 
-def _over_budget(program: Program, budget_bytes: int) -> str:
+def over_budget(program: Program, budget_bytes: int) -> str:
+    """What to tell a user whose budget is too small."""
     worst = max(program.functions.values(), key=lambda f: f.peak_bytes)
     alive = ", ".join(f"{r.name} {r.bytes:,}" for r in worst.peak_live()[:4])
     parts = ", ".join(f"{m} {program.bytes[m]:,}" for m in ("arena", "state", "scratch"))

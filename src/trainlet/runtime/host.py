@@ -12,7 +12,7 @@ import numpy as np
 
 from trainlet.errors import BackendError, DataError
 from trainlet.ir.graph import DTYPES
-from trainlet.runtime.toolchain import FLAGS, build_shared
+from trainlet.runtime.toolchain import FLAGS, build_flags, build_shared
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:
@@ -31,9 +31,11 @@ class HostProgram:
             raise BackendError(f"{folder} holds no trainlet program (program.json is missing)")
         self.folder = folder
         self.manifest: dict[str, Any] = json.loads(path.read_text())
+        if "build" in self.manifest and flags == FLAGS:
+            flags, native = build_flags(self.manifest["build"]), False
         self._library = ctypes.CDLL(str(build_shared(folder, flags, native)))
-        sizes = self.manifest["bytes"]
-        self._layout = _layout(sizes, self.training_function == "accumulate")
+        counter = self.training_function == "accumulate"
+        self._layout = _layout(self.manifest["bytes"], counter, self.manifest.get("alignment", 0))
         self._raw = np.zeros(self._layout["total"] + 64, np.uint8)
         start = -self._raw.ctypes.data % 64
         self.memory = self._raw[start : start + self._layout["total"]]
@@ -171,11 +173,11 @@ class HostProgram:
         return float(self._call(name, ctypes.c_float, _address(boundary), _address(y), *args))
 
 
-def _layout(sizes: Mapping[str, int], counter: bool) -> dict[str, int]:
+def _layout(sizes: Mapping[str, int], counter: bool, alignment: int) -> dict[str, int]:
     """Offsets of the context struct's members, as the header declares them."""
-    scratch = max(1, -(-sizes["scratch"] // 8)) * 8
-    arena = max(1, -(-sizes["arena"] // 4)) * 4
-    state = max(1, -(-sizes["state"] // 4)) * 4
-    before_arena = scratch + state + (4 if counter else 0)
-    total = -(-(before_arena + arena) // 8) * 8
+    unit = alignment or 4
+    scratch = max(1, -(-sizes["scratch"] // max(8, unit))) * max(8, unit)
+    state, arena = (max(1, -(-sizes[m] // unit)) * unit for m in ("state", "arena"))
+    before_arena = scratch + state + (unit if counter else 0)
+    total = -(-(before_arena + arena + alignment) // max(8, unit)) * max(8, unit)
     return {"scratch": 0, "state": scratch, "arena": before_arena, "total": total}

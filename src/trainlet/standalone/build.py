@@ -16,7 +16,7 @@ from typing import Any
 
 from trainlet.backends.c99.writer import C_TYPES
 from trainlet.errors import BackendError
-from trainlet.runtime.toolchain import FLAGS, compiler, publish
+from trainlet.runtime.toolchain import FLAGS, build_flags, compiler, publish
 
 MAIN = Path(__file__).with_name("main.c")
 
@@ -102,8 +102,6 @@ def _archiver(target: Target) -> list[str]:
 
 def _flags(manifest: dict[str, Any], target: Target) -> tuple[str, ...]:
     if "build" in manifest:
-        from trainlet.runtime.toolchain import build_flags
-
         return build_flags(manifest["build"])
     return FLAGS  # the portable kernels: the same bits on every processor
 

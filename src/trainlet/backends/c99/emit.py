@@ -91,7 +91,7 @@ def _source(program: Program, name: str) -> str:
         "",
         *_init(program, name, ids),
         *bodies,
-        *_entry_points(program, name),
+        *entry_points(program, name),
     ]
     return "\n".join(parts) + "\n"
 
@@ -126,17 +126,17 @@ def _statement(c: Writer, graph: Graph, i: int) -> Iterator[str]:
     lines = list(KERNELS[node.op].write(c, node))
     if not lines:
         return
-    yield f"  {{ /* {i}: {node.op} -> {_describe(node.output)}{_origin(node)} */"
+    yield f"  {{ /* {i}: {node.op} -> {describe(node.output)}{origin_of(node)} */"
     for line in lines:
         yield f"    {line}"
     yield "  }"
 
 
-def _describe(v: Value) -> str:
+def describe(v: Value) -> str:
     return f"{v.name} {v.dtype}[{','.join(map(str, v.shape))}]".replace("*/", "* /")
 
 
-def _origin(node: Node) -> str:
+def origin_of(node: Node) -> str:
     return f"  ({node.source.replace('*/', '* /')})" if node.source else ""
 
 
@@ -190,7 +190,7 @@ def _boundary_copies(f: Function, store: bool) -> Iterator[str]:
         at += v.bytes
 
 
-def _entry_points(program: Program, name: str) -> Iterator[str]:
+def entry_points(program: Program, name: str) -> Iterator[str]:
     predict, main = program.functions["predict"], program.main
     x, y = predict.graph.inputs[0], predict.graph.outputs[0]
     sample = C_TYPES[x.dtype]
