@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from trainlet.adapt import adapted
 from trainlet.errors import CheckpointError, DataError, ModelError, SchemeError
 from trainlet.frontends import load, load_with_origin
 from trainlet.ir import Graph
+from trainlet.ir.graph import PLACES
 from trainlet.output import check_writable, whole_files
 from trainlet.scheme import Selection, UpdateScheme, layers, replace_head, resolve_scheme, select
 from trainlet.train.autodiff import LOSSES, TrainingModule
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from trainlet.runtime.trainer import Progress, TrainResult
 
 MASTERS = ("fp32", *INTEGER_MASTERS)
+INPUTS = ("arena", *PLACES)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class Settings:
 
     `classes`: a new head for that many classes, drawn from `seed` (None: the network's own head).
     `budget_bytes`: RAM that must suffice. `arena_target_bytes`: cheap activations are computed twice until
-    the arena is as small as this (`plan.fit.fit_budget` chooses it).
+    the arena is as small as this (`plan.budget.fit_budget` chooses it).
+    `input`: where a sample is while the program runs. arena: copied into its memory. caller: read where the
+    caller has it. rows: never whole, the program asks a function of the caller's for rows of an image.
     """
 
     scheme: str | UpdateScheme = "head"
@@ -50,6 +55,7 @@ class Settings:
     seed: int = 0
     budget_bytes: int | None = None
     arena_target_bytes: int | None = None
+    input: str = "arena"
 
 
 def inspect(model: str | Path | Graph) -> dict[str, Any]:
@@ -126,6 +132,8 @@ def _check_values(settings: Settings) -> None:
         raise SchemeError(f"batch {settings.batch} is not positive")
     if settings.master not in MASTERS:
         raise SchemeError(f"master {settings.master!r} is none of {', '.join(MASTERS)}")
+    if settings.input not in INPUTS:
+        raise SchemeError(f"input {settings.input!r} is none of {', '.join(INPUTS)}")
     if settings.optimizer not in SLOTS:
         raise SchemeError(f"optimizer {settings.optimizer!r} is none of {', '.join(SLOTS)}")
 
@@ -148,9 +156,10 @@ def plan(
     module = derive(model, settings)
     return plan_module(
         module,
-        lambda node: scratch_bytes(node, lanes),
+        partial(scratch_bytes, lanes=lanes),
         settings.budget_bytes,
         watch,
+        sample=settings.input,
         arena_target_bytes=settings.arena_target_bytes,
     )
 
@@ -202,6 +211,7 @@ def plan_report(program: Program) -> dict[str, Any]:
         "master": program.module.optimizer.master,
         "batch": main.graph.inputs[0].shape[0],
         "ram_bytes": {k: b[k] for k in ("arena", "state", "scratch")} | {"total": program.ram_bytes},
+        "input": {"where": program.sample, "caller_bytes": program.sample_bytes},
         "flash_bytes": b["flash"],
         "lower_bound_bytes": max(f.lower_bound_bytes for f in program.functions.values()),
         "macs": main.macs(),

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainlet.api import MASTERS
+from trainlet.api import INPUTS, MASTERS
 from trainlet.byte_count import byte_count as bytes_in
 from trainlet.errors import BudgetError
 from trainlet.train.autodiff import LOSSES
@@ -20,6 +20,8 @@ from trainlet.train.parameters import SLOTS
 Master = StrEnum("Master", {name: name for name in MASTERS})  # type: ignore[misc]
 Rule = StrEnum("Rule", {name: name for name in SLOTS})  # type: ignore[misc]
 Loss = StrEnum("Loss", {name: name for name in LOSSES})  # type: ignore[misc]
+Input = StrEnum("Input", {name: name for name in INPUTS})  # type: ignore[misc]
+INPUT = Input("arena")
 MASTER, RULE, LOSS = Master("fp32"), Rule("sgd"), Loss("softmax-cross-entropy")
 
 
@@ -63,6 +65,10 @@ MasterOption = Annotated[
 ]
 RuleOption = Annotated[Rule, typer.Option("--optimizer", help="How a gradient becomes a step.")]
 LossOption = Annotated[Loss, typer.Option("--loss", help="What training makes small.")]
+InputOption = Annotated[
+    Input,
+    typer.Option("--input", help="Samples: copied to the arena, read where the caller has them, or by rows."),
+]
 Classes = Annotated[
     int | None, typer.Option("--classes", help="A new head for this many classes, instead of the network's.")
 ]

@@ -151,8 +151,8 @@ def _load_origin(path: Path) -> TorchOrigin:
 
     layers = []
     for i, entry_ in enumerate(meta["stored"]):
-        values = {k: tuple(v) if isinstance(v, list) and k != "norms" else v for k, v in entry_.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry_.items()}
         values["norms"] = tuple(Norm(**n) for n in entry_["norms"])
         layers.append(StoredLayer(**values, columns=tensors.get(f"columns/{i}")))
-    about = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["about"].items()}
+    about: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["about"].items()}
     return TorchOrigin(**about, stored=tuple(layers), imported=part("imported"), state=part("state"))

@@ -33,7 +33,7 @@ def program_key(graph: Graph, about: Mapping[str, Any]) -> str:
     state.update(print_graph(graph).encode())
     for name, tensor in graph.constants.items():
         state.update(name.encode())
-        state.update(tensor.data.reshape(-1).view(np.uint8))
+        state.update(np.ascontiguousarray(tensor.data).data)
     return state.hexdigest()[:32]
 
 

@@ -128,7 +128,7 @@ def build_firmware(
     script = output / "firmware.ld"
     script.write_text(firmware.linker_script(board, place))
     flags = (*FLAGS, *chosen.flags, *firmware.defines(board, place))
-    own = firmware.sources(board)
+    own = firmware.sources(board, by_rows=manifest["input"].get("where") == "rows")
     emitted = [*sorted(folder.glob("*.c")), *sorted((folder / "kernels").glob("*.c"))]
     include = (firmware.FOLDER, output, folder / "kernels", folder)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

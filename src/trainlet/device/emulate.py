@@ -123,6 +123,8 @@ def _sources(program: str | Path | Program, folder: Path) -> tuple[Path, dict[st
         return found, offsets or None
     from trainlet.backends.c99 import write_sources
 
+    if program.sample != "arena":
+        return write_sources(program, folder), None
     functions = {k: f for k, f in program.functions.items() if k != "apply"}
     places = {k: f.locations[f.graph.inputs[0].name] for k, f in functions.items()}
     return write_sources(program, folder), {k: place.offset for k, place in places.items()}

@@ -34,10 +34,11 @@ def on_machine(board: Board) -> Place:
     return Place(board.qemu.flash, board.qemu.ram, board.qemu.vectors)
 
 
-def sources(board: Board) -> tuple[Path, ...]:
-    """Our C files for a board."""
+def sources(board: Board, by_rows: bool = False) -> tuple[Path, ...]:
+    """Our C files for a board. by_rows: the program asks for rows of its samples."""
     names = ("main.c", "fault.c", "memory.c", "semihosting.c", "start.c", START[board.isa])
-    return tuple(FOLDER / name for name in (*names, f"fence_{board.fence}.c"))
+    more = ("image.c",) if by_rows else ()
+    return tuple(FOLDER / name for name in (*names, f"fence_{board.fence}.c", *more))
 
 
 def defines(board: Board, place: Place) -> tuple[str, ...]:
@@ -91,6 +92,11 @@ def program_config(manifest: Mapping[str, Any], input_offsets: Mapping[str, int]
     }
     if train == "accumulate":
         values["APPLY"] = f"{prefix}_apply"
+    if manifest["input"].get("where") == "rows":
+        values |= {
+            "IMAGE": f"{prefix}_image",
+            "ROW_BYTES": values["SAMPLE_BYTES"] // manifest["input"]["shape"][1],
+        }
     if input_offsets is not None:
         values["PREDICT_INPUT"] = input_offsets["predict"]
         values["TRAIN_INPUT"] = input_offsets[train]

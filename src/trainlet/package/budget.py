@@ -36,6 +36,8 @@ def budget_rows(program: Program, board: Board | None) -> Iterator[tuple[str, in
     yield "RAM: arena", b["arena"], "activations and gradients, free between calls"
     yield "RAM: state", b["state"], "trained tensors, optimizer; this is what is saved"
     yield "RAM: scratch", b["scratch"], "of the largest kernel, free between calls"
+    if program.sample_bytes:
+        yield "input", program.sample_bytes, "a sample, read where you have it: beside what follows"
     if board is None:
         yield "RAM, together", program.ram_bytes, "all in one struct; the stack comes on top"
         yield "flash: constants", b["flash"], "weights; code comes on top"

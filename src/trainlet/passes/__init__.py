@@ -33,11 +33,13 @@ def run_passes(
     graph: Graph,
     names: Sequence[str] | None = None,
     watch: Callable[[str, Graph], None] = lambda name, graph: None,
+    enough_bytes: int = 0,
     arena_target_bytes: int | None = None,
 ) -> Graph:
     """`graph` after the named passes (all but OPTIONAL by default); watch(name, graph) is called after each.
 
     arena_target_bytes: also recompute, until the peak is as low as this.
+    enough_bytes: a peak that another function has, below which there is nothing to gain.
     Raises GraphError for an unknown pass, or when a pass breaks a rule of the IR.
     """
     if names is None:
@@ -45,9 +47,11 @@ def run_passes(
     for name in names:
         if name not in PASSES:
             raise GraphError(f"no pass {name!r}: there are {', '.join(PASSES)}")
-        change = PASSES[name]
-        if name == "recompute":
-            change = partial(recompute, target_bytes=arena_target_bytes or 0)
-        graph = verify(change(graph))
+        run = PASSES[name]
+        if name == "stream-rows":
+            run = partial(stream_rows, enough_bytes=enough_bytes)
+        elif name == "recompute":
+            run = partial(recompute, target_bytes=max(arena_target_bytes or 0, enough_bytes))
+        graph = verify(run(graph))
         watch(name, graph)
     return graph

@@ -86,6 +86,10 @@ def plan_table(report: Report) -> Table:
     table.add_row("RAM: state", f"{ram['state']:,}", "trained tensors, optimizer")
     table.add_row("RAM: scratch", f"{ram['scratch']:,}", "of the largest kernel")
     table.add_row("RAM: total", f"{ram['total']:,}", "")
+    if report["input"]["where"] == "caller":
+        table.add_row("input", f"{report['input']['caller_bytes']:,}", "the caller's, beside that RAM")
+    elif report["input"]["where"] == "rows":
+        table.add_row("input", "by rows", "never whole in memory")
     table.add_row("flash", f"{report['flash_bytes']:,}", "weights and constants")
     work = f"{macs['forward']:,} forward, {macs['backward']:,} backward"
     table.add_row("MACs", f"{macs['forward'] + macs['backward']:,}", work)

@@ -24,8 +24,13 @@ static struct {
 static float outputs[TL_OUTPUTS];
 static uint32_t labels[(TL_LABEL_BYTES + 3) / 4];
 
-/* Samples come straight to where the program keeps them, if its author could say where that is. */
-#ifdef TL_TRAIN_INPUT
+/* Samples come by rows when the program asks; or straight to where it keeps them, if its author could say where that is. */
+#ifdef TL_ROW_BYTES
+#include "image.h"
+static const TL_IMAGE image = {tl_image_rows, 0};
+#define PREDICT_SAMPLE &image
+#define TRAIN_SAMPLES &image
+#elif defined(TL_TRAIN_INPUT)
 #define PREDICT_SAMPLE (void *)((uint8_t *)memory.program.arena + TL_PREDICT_INPUT)
 #define TRAIN_SAMPLES (void *)((uint8_t *)memory.program.arena + TL_TRAIN_INPUT)
 #else
@@ -43,6 +48,17 @@ static void get(void *to, uint32_t size) {
   }
 }
 
+#ifdef TL_ROW_BYTES
+static void begin_samples(const void *to, uint32_t size) {
+  (void)to;
+  tl_image_begin(in, size);
+}
+static void end_samples(void) { tl_image_end(); }
+#else
+static void begin_samples(void *to, uint32_t size) { get(to, size); }
+static void end_samples(void) {}
+#endif
+
 static void put(const void *from, uint32_t size) {
   if (tl_file_write(out, from, size) != 0) tl_exit(EXIT_INPUT);
 }
@@ -53,12 +69,13 @@ static void train(const job *j) {
     float lr;
     get(&lr, sizeof lr);
     get(labels, TL_LABEL_BYTES);
-    get(TRAIN_SAMPLES, TL_BATCH * TL_SAMPLE_BYTES);
+    begin_samples(TRAIN_SAMPLES, TL_BATCH * TL_SAMPLE_BYTES);
 #ifdef TL_APPLY
     const float loss = TL_TRAIN(&memory.program, TRAIN_SAMPLES, (const void *)labels);
 #else
     const float loss = TL_TRAIN(&memory.program, TRAIN_SAMPLES, (const void *)labels, lr);
 #endif
+    end_samples();
     put(&loss, sizeof loss);
     put(TL_LOGITS(&memory.program), TL_BATCH * sizeof outputs);
     if (++calls == j->calls_per_update) {
@@ -80,8 +97,9 @@ void tl_main(void) {
   }
   get(&j, sizeof j);
   TL_INIT(&memory.program, j.seed);
-  get(PREDICT_SAMPLE, TL_SAMPLE_BYTES);
+  begin_samples(PREDICT_SAMPLE, TL_SAMPLE_BYTES);
   TL_PREDICT(&memory.program, PREDICT_SAMPLE, outputs);
+  end_samples();
   put(outputs, sizeof outputs);
   train(&j);
   put(memory.program.state, TL_STATE_BYTES);
