@@ -17,8 +17,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CacheOptions", "CompiledProgram", "MASTERS", "Settings", "TrainletClassifier", "TrainletError",
-    "__version__", "adapted_graph", "build", "compile", "emit", "evaluate", "export", "inspect", "load",
-    "load_program", "plan", "plan_report", "quantize", "schemes", "train", "train_report", "within_budget",
+    "__version__", "adapted_graph", "analyze", "build", "compile", "emit", "evaluate", "export", "inspect",
+    "load", "load_program", "plan", "plan_report", "quantize", "schemes", "train", "train_report",
+    "within_budget",
 ]  # fmt: skip
 # Names that are not in trainlet.api: their module, and their name there.
 ELSEWHERE = {
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         MASTERS,
         Settings,
         adapted_graph,
+        analyze,
         build,
         emit,
         evaluate,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainlet.adapt import adapted
-from trainlet.errors import CheckpointError, DataError, ModelError, SchemeError
+from trainlet.errors import BudgetError, CheckpointError, DataError, ModelError, SchemeError
 from trainlet.frontends import load, load_with_origin
 from trainlet.ir import Graph
 from trainlet.ir.graph import PLACES
@@ -22,6 +22,8 @@ from trainlet.train.autodiff import LOSSES, TrainingModule
 from trainlet.train.parameters import INTEGER_MASTERS, SLOTS, Optimizer, parameters
 
 if TYPE_CHECKING:
+    from trainlet.choose.contribution import Contributions
+    from trainlet.choose.task import AnalysisSettings
     from trainlet.data import Dataset
     from trainlet.plan.budget import MemoryChoice
     from trainlet.plan.program import Program, Watch
@@ -149,16 +151,25 @@ def plan(
     watch(pass name, graph) is called after each pass over each function. for_board: with the smaller scratch
     of kernels built for a microcontroller (TL_LANES 4), not for this machine.
     """
+    program = _plan_any(model, replace(settings, budget_bytes=None), watch, for_board)
+    if settings.budget_bytes is not None and program.ram_bytes > settings.budget_bytes:
+        from trainlet.plan.over_budget import over_budget
+
+        words = over_budget(program, settings.budget_bytes)
+        raise BudgetError(f"{words} {_nearest(model, settings, settings.budget_bytes, for_board)}")
+    return program
+
+
+def _plan_any(model: str | Path | Graph, settings: Settings, watch: Watch, for_board: bool) -> Program:
+    """The plan, however large."""
     from trainlet.backends.c99 import BOARD_LANES, HOST_LANES, scratch_bytes
     from trainlet.plan.program import plan as plan_module
 
     lanes = BOARD_LANES if for_board else HOST_LANES
-    module = derive(model, settings)
     return plan_module(
-        module,
+        derive(model, settings),
         partial(scratch_bytes, lanes=lanes),
-        settings.budget_bytes,
-        watch,
+        watch=watch,
         sample=settings.input,
         arena_target_bytes=settings.arena_target_bytes,
     )
@@ -170,14 +181,43 @@ def within_budget(
     """Settings whose program fits settings.budget_bytes, and what that took; without a budget as they are.
 
     The planner computes cheap activations twice, or makes one update of several calls (`plan/budget.py`).
-    Raises BudgetError where nothing fits.
+    Raises BudgetError, naming the nearest scheme that fits, where nothing does.
     """
     from trainlet.plan.budget import fit_budget
 
     if settings.budget_bytes is None:
         return settings, None
     graph = _graph(model)
-    return fit_budget(settings, lambda s: plan(graph, s, for_board=for_board))
+    try:
+        return fit_budget(settings, lambda s: plan(graph, s, for_board=for_board))
+    except BudgetError as error:
+        raise BudgetError(f"{error} {_nearest(graph, settings, settings.budget_bytes, for_board)}") from None
+
+
+def _nearest(model: str | Path | Graph, settings: Settings, budget_bytes: int, for_board: bool) -> str:
+    """A sentence: the nearest scheme that fits, or what the least one needs, and for what."""
+    from trainlet.plan.over_budget import peak
+    from trainlet.scheme.shrink import first_fitting, smaller_schemes
+
+    graph, _ = prepare(model, settings)
+    planned: dict[str, Program] = {}
+
+    def ram_bytes(scheme: UpdateScheme) -> int:
+        smaller = replace(settings, scheme=scheme, budget_bytes=None)
+        planned[scheme.name] = _plan_any(model, smaller, lambda name, graph: None, for_board)
+        return planned[scheme.name].ram_bytes
+
+    smaller = smaller_schemes(resolve_scheme(settings.scheme, graph), graph)
+    if not smaller:
+        return "It trains the head alone: take a smaller network or input, or raise the budget."
+    found, needed = first_fitting(smaller, ram_bytes, budget_bytes)
+    if found is not None:
+        return f"The nearest scheme that fits: --scheme {found.name} ({needed:,} bytes)."
+    least = smaller[-1].name
+    return (
+        f"Not even --scheme {least} fits, it needs {needed:,} bytes. {peak(planned[least])} "
+        "Take a smaller network or input, or raise the budget."
+    )
 
 
 def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
@@ -202,7 +242,7 @@ def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
 
 
 def plan_report(program: Program) -> dict[str, Any]:
-    """`plan --json`: bytes by memory, the lower bound, work, and what is alive at the peak."""
+    """`plan --json`: bytes by memory, the lower bound, what lowered it, work, what is alive at the peak."""
     main = program.main
     b = program.bytes
     return {
@@ -214,6 +254,7 @@ def plan_report(program: Program) -> dict[str, Any]:
         "input": {"where": program.sample, "caller_bytes": program.sample_bytes},
         "flash_bytes": b["flash"],
         "lower_bound_bytes": max(f.lower_bound_bytes for f in program.functions.values()),
+        "saved_bytes": program.saved_bytes,
         "macs": main.macs(),
         "peak_live": [{"name": r.name, "bytes": r.bytes} for r in main.peak_live()],
         "functions": {
@@ -244,7 +285,17 @@ def emit(
 
     program = plan(model, settings, watch, for_board=board is not None)
     origin = checkpoint_meta(program.name, settings, program.module.selection)
-    return write_package(program, Path(output), format, board, origin)
+    try:
+        return write_package(program, Path(output), format, board, origin)
+    except BudgetError as error:
+        from trainlet.device.board import board as find_board
+
+        assert board is not None
+        part = find_board(board)
+        room = part.ram.budget_bytes - part.stack_bytes
+        if program.ram_bytes <= room:
+            raise
+        raise BudgetError(f"{error} {_nearest(model, settings, room, for_board=True)}") from None
 
 
 compile = emit  # noqa: A001  (its old name, for callers not yet moved)
@@ -432,6 +483,24 @@ def evaluate(
     return {"model": graph.name, **found, "samples": len(samples.x_test)}
 
 
+def analyze(
+    model: str | Path | Graph,
+    data: str | Path | Dataset,
+    output: str | Path,
+    settings: AnalysisSettings | None = None,
+    *,
+    jobs: int = 1,
+    on: str = "local",
+) -> Contributions:
+    """What training each bias and each share of a weight's channels gains on a task (choose/analyze.py).
+
+    Written to `output`; runs that were finished before are not made again.
+    """
+    from trainlet.choose.analyze import analyze as measure
+
+    return measure(model, data, output, settings, jobs=jobs, on=on)
+
+
 def train(
     model: str | Path | Graph,
     data: str | Path | Dataset,
@@ -522,6 +591,6 @@ def _open_program(folder: Path, data: str | Path | Dataset) -> tuple[HostProgram
 
 
 __all__ = [
-    "MASTERS", "Settings", "adapted_graph", "build", "emit", "evaluate", "export", "inspect", "load",
-    "plan", "plan_report", "quantize", "schemes", "train", "train_report", "within_budget",
+    "MASTERS", "Settings", "adapted_graph", "analyze", "build", "emit", "evaluate", "export", "inspect",
+    "load", "plan", "plan_report", "quantize", "schemes", "train", "train_report", "within_budget",
 ]  # fmt: skip
