@@ -191,7 +191,8 @@ def within_budget(
     try:
         return fit_budget(settings, lambda s: plan(graph, s, for_board=for_board))
     except BudgetError as error:
-        raise BudgetError(f"{error} {_nearest(graph, settings, settings.budget_bytes, for_board)}") from None
+        least = replace(settings, batch=1, accumulate=True, arena_target_bytes=0)
+        raise BudgetError(f"{error} {_nearest(graph, least, settings.budget_bytes, for_board)}") from None
 
 
 def _nearest(model: str | Path | Graph, settings: Settings, budget_bytes: int, for_board: bool) -> str:

@@ -44,7 +44,7 @@ def test_below_that_the_batch_is_split_into_equal_parts() -> None:
 
 
 def test_what_cannot_fit_is_refused_with_what_is_alive_at_the_peak() -> None:
-    with pytest.raises(BudgetError, match=r"the budget is 512\. Alive at the peak"):
+    with pytest.raises(BudgetError, match=r"the budget is 512\. The peak is in"):
         within_budget(NETWORKS["residual"](), replace(FULL, budget_bytes=512))
 
 
