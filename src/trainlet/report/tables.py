@@ -119,3 +119,14 @@ def training_table(report: Report) -> Table:
     table.add_row("RAM, planned", f"{ram['total']:,} bytes")
     table.add_row("time", f"{report['seconds']:.1f} s")
     return table
+
+
+def front_table(chosen: Any) -> Table:
+    """The schemes that `search` compared; the chosen one is marked."""
+    from trainlet.choose.report import table
+
+    titles, rows = table(chosen)
+    shown = _table("\nschemes", **{t: "left" if i == 0 else "right" for i, t in enumerate(titles)})
+    for is_chosen, cells in rows:
+        shown.add_row(f"{cells[0]} <- chosen" if is_chosen else cells[0], *cells[1:])
+    return shown
