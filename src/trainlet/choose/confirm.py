@@ -1,8 +1,9 @@
-"""Does training more really help? A handful of candidates, trained for real and compared on validation samples.
+"""Does training more really help? A handful of candidates, trained for real and compared on validation
+samples.
 
-Summed gains are a prediction; on a small or easy task everything they promise can be noise. So what the solver
-proposes is trained beside the head alone, biases alone and smaller schemes, and the smallest of those that no
-other beats beyond noise is taken. Test samples play no part.
+Summed gains are a prediction; on a small or easy task everything they promise can be noise. So what the
+solver proposes is trained beside the head alone, biases alone and smaller schemes, and the smallest of
+those that no other beats beyond noise is taken. Test samples play no part.
 """
 
 from __future__ import annotations

@@ -99,7 +99,9 @@ class MemoryModel:
         found, without = self.with_weight(layer, count, deepest)
         self._scratch[layer] = max(self._scratch[layer], found.scratch_bytes)
         added = found.live - without.live
-        added[0, : self._unit[layer]] = 0  # there passes lower what they must: a lower peak elsewhere moves it
+        added[0, : self._unit[layer]] = (
+            0  # there passes lower what they must: a lower peak elsewhere moves it
+        )
         return added.reshape(-1)
 
     def _states(self) -> tuple[list[int], list[list[int]], int]:

@@ -1,4 +1,6 @@
-"""The one-page report of a search: what was chosen and why, and the front it lies on. HTML, Markdown, PNG, JSON."""
+"""The one-page report of a search: what was chosen and why, and the front it lies on. HTML, Markdown, PNG,
+JSON.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ STYLE = (
 
 
 def write_report(chosen: Chosen, folder: Path) -> list[Path]:
-    """index.html (with the picture inside), report.md, report.json, and front.png where matplotlib is there."""
+    """index.html (with the picture inside), report.md, report.json, and front.png where matplotlib is
+    there.
+    """
     check_writable(folder / "index.html")
     picture = draw_front(chosen, folder / "front.png")
     parts = {
@@ -57,10 +61,12 @@ def columns(chosen: Chosen) -> list[tuple[str, Any]]:
 def headline(chosen: Chosen) -> list[str]:
     """What was chosen and why, a sentence each."""
     found, request = chosen.found, chosen.request
-    budget = f"{request.budget_bytes:,} bytes " + ("of RAM" if request.options.cost == "planned" else "analytic")
+    budget = f"{request.budget_bytes:,} bytes " + (
+        "of RAM" if request.options.cost == "planned" else "analytic"
+    )
     lines = [
         f"Beside the head, train {in_words(chosen.space, found.choice)}.",
-        f"RAM {found.ram_bytes:,} bytes as planned ({found.analytic_bytes:,} analytic) within a budget of {budget}.",
+        f"RAM {found.ram_bytes:,} bytes as planned ({found.analytic_bytes:,} analytic), budget {budget}.",
         f"How it was found ({request.options.method}): {found.proof}.",
         f"Predicted gain over the head alone: {100 * found.value:+.1f} points "
         f"(a sum of measured gains; the head alone had {chosen.analysis.head_accuracy.gain:.1%}).",
@@ -99,7 +105,7 @@ def markdown(chosen: Chosen) -> str:
     lines = [f"# What to train of {chosen.model}", "", *(f"- {line}" for line in headline(chosen)), ""]
     lines += [f"| {' | '.join(titles)} |", f"|---|{'---:|' * (len(titles) - 1)}"]
     for is_chosen, cells in rows:
-        name = f"**{cells[0]}** (chosen)" if is_chosen else cells[0]
+        name = f"**{cells[0]}** (chosen)" if is_chosen and cells[0] != "chosen" else cells[0]
         lines.append(f"| {' | '.join([name, *cells[1:]])} |")
     return "\n".join([*lines, "", *_layers(chosen), "", _note(chosen), ""])
 
@@ -119,8 +125,9 @@ def _layers(chosen: Chosen) -> list[str]:
 def _note(chosen: Chosen) -> str:
     spent = ", ".join(f"{phase} {seconds:.0f} s" for phase, seconds in chosen.seconds.items())
     return (
-        "Predicted gains of schemes far from what was measured one by one (last:K, for example) are sums that "
-        f"overlap: read them as an order. Gains come from the analysis of this network and task. Time: {spent}."
+        "Predicted gains of schemes far from what was measured one by one (last:K, for example) are sums "
+        "that overlap: read them as an order. Gains come from the analysis of this network and task. "
+        f"Time: {spent}."
     )
 
 
@@ -129,8 +136,7 @@ def page(chosen: Chosen, picture: Path | None) -> str:
     titles, rows = table(chosen)
     head = "".join(f"<th>{html.escape(t)}</th>" for t in titles)
     body = "".join(
-        f'<tr class="{"chosen" if is_chosen else ""}">{"".join(f"<td>{html.escape(c)}</td>" for c in cells)}</tr>'
-        for is_chosen, cells in rows
+        f'<tr class="{"chosen" if is_chosen else ""}">{_cells(cells)}</tr>' for is_chosen, cells in rows
     )
     image = ""
     if picture is not None:
@@ -139,10 +145,15 @@ def page(chosen: Chosen, picture: Path | None) -> str:
     sentences = "".join(f"<li>{html.escape(line)}</li>" for line in headline(chosen))
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(chosen.model)}</title>'
-        f"<style>{STYLE}</style><h1>What to train of {html.escape(chosen.model)}</h1><ul>{sentences}</ul>{image}"
+        f"<style>{STYLE}</style><h1>What to train of {html.escape(chosen.model)}</h1>"
+        f"<ul>{sentences}</ul>{image}"
         f"<h2>Schemes</h2><table><tr>{head}</tr>{body}</table><h2>Trained layers</h2>"
         f"{_html_table(_layers(chosen))}<p>{html.escape(_note(chosen))}</p></html>\n"
     )
+
+
+def _cells(cells: Sequence[str]) -> str:
+    return "".join(f"<td>{html.escape(c)}</td>" for c in cells)
 
 
 def _html_table(lines: Sequence[str]) -> str:
@@ -197,7 +208,7 @@ def draw_front(chosen: Chosen, path: Path) -> Path | None:
         colour = "#2a7f3f" if chosen_here else "#888888" if kind == "s" else "#3465a4"
         x = p.ram_bytes / 1024
         axes.plot(x, base + 100 * p.gain, kind, color=colour, markersize=10 if chosen_here else 6)
-        label = f"{p.name} (chosen)" if chosen_here else p.name
+        label = f"{p.name} (chosen)" if chosen_here and p.name != "chosen" else p.name
         axes.annotate(label, (x, base + 100 * p.gain), textcoords="offset points", xytext=(6, 4), fontsize=8)
         if p.accuracy is not None:
             axes.plot(x, 100 * p.accuracy, "x", color="#c0392b", markersize=8)
@@ -207,6 +218,8 @@ def draw_front(chosen: Chosen, path: Path) -> Path | None:
     axes.set_ylabel("accuracy, %: predicted; x: trained, on validation samples")
     axes.set_title(f"{chosen.model}: what training costs and gains")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+    axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)

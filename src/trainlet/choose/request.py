@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from trainlet import api
 from trainlet.choose.confirm import Candidate, Confirmed, Training, confirm, preferred
 from trainlet.choose.contribution import Contributions, read
-from trainlet.choose.gains import measured_gains
+from trainlet.choose.gains import Gains, measured_gains
 from trainlet.choose.memory import MemoryModel
 from trainlet.choose.search import Found, Options, Searcher
 from trainlet.choose.space import Choice, Space, space
@@ -33,8 +34,8 @@ Say = Callable[[str], None]
 class Request:
     """What is asked for. budget_bytes: of RAM, or of the published price with cost "analytic".
 
-    confirm_epochs: of the trainings that compare candidates on validation samples; 0: the solver's proposal is
-    taken as it is. rule: which channels of a weight, "norm" or "fisher".
+    confirm_epochs: of the trainings that compare candidates on validation samples; 0: the solver's proposal
+    is taken as it is. rule: which channels of a weight, "norm" or "fisher".
     """
 
     budget_bytes: int
@@ -83,17 +84,22 @@ def search(
     analysis: str | Path | Contributions,
     say: Say = lambda line: None,
 ) -> Chosen:
-    """The scheme for a budget. analysis: what `trainlet analyze` wrote for this network and these samples; where
-    there is no such file, the analysis is made and written there.
+    """The scheme for a budget. analysis: what `trainlet analyze` wrote for this network and these samples;
+    where there is no such file, the analysis is made and written there.
 
     Raises BudgetError below the least possible, AnalysisError for the analysis of another network or task.
     """
     graph = model if isinstance(model, Graph) else load(model)
     if isinstance(data, str | Path):
         data = api.load_dataset(graph, data)
-    found = analysis if isinstance(analysis, Contributions) else _analysis(graph, data, settings, analysis, say)
     clock = _Clock()
-    finder = _searcher(graph, data, settings, request, found)
+    finder = _searcher(graph, data, settings, request)
+    finder.check_budget(request.budget_bytes, request.options.cost)
+    with clock("analysis"):
+        found = _analysis(graph, data, settings, analysis, say)
+    finder.gains, finder.indices = measured_gains(found, finder.space), _indices(found, request.rule)
+    if request.max_step_ms is not None:
+        finder.others.append(StepTime.calibrated(finder, request.board, request.max_step_ms))
     say("probing the planner")
     with clock("search"):
         proposal = finder.search(request.budget_bytes, request.options)
@@ -116,13 +122,25 @@ def search(
         points = _front(graph, finder, proposal, results, request)
     scheme = finder.scheme(proposal.choice, f"{graph.name}-{request.budget_bytes}")
     return Chosen(
-        scheme, finder.space, proposal, points, tuple(results), found, request, graph.name, lr, dict(clock.seconds)
+        scheme,
+        finder.space,
+        proposal,
+        points,
+        tuple(results),
+        found,
+        request,
+        graph.name,
+        lr,
+        dict(clock.seconds),
     )
 
 
 def _analysis(
-    graph: Graph, data: Dataset, settings: api.Settings, path: str | Path, say: Say
+    graph: Graph, data: Dataset, settings: api.Settings, path: str | Path | Contributions, say: Say
 ) -> Contributions:
+    """The one given, the one in the file, or a new one that is kept there."""
+    if isinstance(path, Contributions):
+        return path
     if Path(path).exists():
         return read(path, graph, data)
     from trainlet.choose.analyze import AnalysisProgress, analyze
@@ -136,17 +154,13 @@ def _analysis(
     return analyze(graph, data, path, AnalysisSettings(seed=settings.seed), watch=watch)
 
 
-def _searcher(
-    graph: Graph, data: Dataset, settings: api.Settings, request: Request, found: Contributions
-) -> Searcher:
+def _searcher(graph: Graph, data: Dataset, settings: api.Settings, request: Request) -> Searcher:
+    """Without gains yet: what can be said before anything is measured."""
     fitted = api.fit_settings(graph, data, settings)
     network, _ = api.prepare(graph, replace(fitted, scheme="head"))
     places, plain = space(network), replace(fitted, classes=None, scheme="head", budget_bytes=None)
     memory = MemoryModel(places, plain, request.board is not None, cache_folder())
-    finder = Searcher(places, measured_gains(found, places), memory, indices=_indices(found, request.rule))
-    if request.max_step_ms is not None:
-        finder.others.append(StepTime.calibrated(finder, request.board, request.max_step_ms))
-    return finder
+    return Searcher(places, Gains(np.zeros(len(places.body) + 1), lambda layer, count: 0.0), memory)
 
 
 def _indices(found: Contributions, rule: str) -> Mapping[str, Sequence[int]] | None:
@@ -181,7 +195,7 @@ def _confirmed(
     training = Training(request.confirm_epochs, raw["lr"], raw["head_lr"], settings.seed)
     fitted = replace(api.fit_settings(graph, data, settings), batch=request.train_batch)
     least = 1.0 / len(task.validate)
-    say(f"comparing {len(candidates)} candidates on {len(task.validate)} validation samples ({least:.2%} each)")
+    say(f"comparing {len(candidates)} schemes on {len(task.validate)} validation samples ({least:.2%} each)")
     return confirm(graph, task, fitted, candidates, training, lambda c: say(_confirmed_line(c)))
 
 
@@ -192,7 +206,9 @@ def _confirmed_line(c: Confirmed) -> str:
 def candidates_for(
     finder: Searcher, request: Request, proposal: Found, found: Contributions
 ) -> list[Candidate]:
-    """The proposal, the head alone, the best number of biases alone, and smaller or more cautious proposals."""
+    """The proposal, the head alone, the best number of biases alone, and smaller or more cautious
+    proposals.
+    """
     options, budget, kind = request.options, request.budget_bytes, request.options.cost
     least = finder.cost(finder.space.nothing, kind)
     choices: dict[str, Choice] = {"proposed": proposal.choice, "head": finder.space.nothing}
@@ -204,7 +220,9 @@ def candidates_for(
             break
     for part in SMALLER:
         smaller = replace(options, refine=False)
-        choices[f"proposed at {part:.0%}"] = finder.search(int(least + part * (budget - least)), smaller).choice
+        choices[f"proposed at {part:.0%}"] = finder.search(
+            int(least + part * (budget - least)), smaller
+        ).choice
     cautious = replace(finder, gains=measured_gains(found, finder.space, CAUTION))
     choices["cautious"] = cautious.search(budget, replace(options, refine=False)).choice
     unique: dict[Choice, str] = {}
@@ -232,7 +250,10 @@ def _front(
     for c in results:
         choice = finder.space.choice(c.candidate.scheme)
         points.append(_point(finder, choice, c.candidate.name, c.accuracy))
-    if "proposed" not in trained or finder.space.choice(trained["proposed"].candidate.scheme) != proposal.choice:
+    if (
+        "proposed" not in trained
+        or finder.space.choice(trained["proposed"].candidate.scheme) != proposal.choice
+    ):
         points.append(_point(finder, proposal.choice, "chosen"))
     seen: dict[str, Point] = {}
     for p in points:

@@ -1,4 +1,5 @@
-"""Time of a training step from its work: calibrated on a few schemes, on an emulated board or on this machine.
+"""Time of a training step from its work: calibrated on a few schemes, on an emulated board or on this
+machine.
 
 A step is a constant (the forward pass does not change), and so much for each multiply-accumulate of an input
 gradient (dense, depthwise), of a weight gradient, and for each element that anything else computes. The costs
@@ -50,8 +51,8 @@ class StepTime:
             where = board or "this machine"
             raise BudgetError(
                 f"a step that trains the head of {finder.space.graph.name} alone takes {times[0]:,.1f} ms on "
-                f"{where}, the limit is {bound_ms:,.1f}: the forward pass dominates it, so raise the limit or "
-                "take a smaller network"
+                f"{where}, the limit is {bound_ms:,.1f}: the forward pass dominates it, so raise the limit "
+                "or take a smaller network"
             )
         return cls(finder.memory, found, bound_ms, error, tuple(measured))
 

@@ -41,17 +41,23 @@ def search(
     data: o.Data,
     budget: Annotated[
         int,
-        typer.Option("--budget", parser=o.byte_count, metavar="BYTES", help="RAM that training may take: 256KB."),
+        typer.Option(
+            "--budget", parser=o.byte_count, metavar="BYTES", help="RAM that training may take: 256KB."
+        ),
     ],
-    analysis: Annotated[Path, typer.Option("--analysis", help="What `analyze` wrote; made there if missing.")],
+    analysis: Annotated[Path, typer.Option("--analysis", help="What `analyze` wrote; made if missing.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The scheme file to write.")],
     report: Annotated[Path | None, typer.Option(help="Folder for the one-page report.")] = None,
-    method: Annotated[Method, typer.Option(help="Exact for summed gains; the others see docs/choosing.md.")] = (
-        Method.exact
-    ),
-    cost: Annotated[Cost, typer.Option(help="RAM as planned, or the price of the publication.")] = Cost.planned,
+    method: Annotated[
+        Method, typer.Option(help="Exact for summed gains; the others see docs/choosing.md.")
+    ] = (Method.exact),
+    cost: Annotated[
+        Cost, typer.Option(help="RAM as planned, or the price of the publication.")
+    ] = Cost.planned,
     rule: Annotated[Rule, typer.Option(help="Channels of largest norm, or Fisher information.")] = Rule.norm,
-    board: Annotated[str | None, typer.Option(help="Plan for this board's kernels; times are its own.")] = None,
+    board: Annotated[
+        str | None, typer.Option(help="Plan for this board's kernels; times are its own.")
+    ] = None,
     max_step_ms: Annotated[float | None, typer.Option(help="Limit on the time of one training step.")] = None,
     threshold: Annotated[
         float | None, typer.Option(help="For freeze: the gain over the head alone that has to remain.")
@@ -74,8 +80,8 @@ def search(
 
     settings = api.Settings("head", str(master), str(optimizer), batch=batch, seed=seed)
     request = Request(
-        budget, Options(str(method), str(cost), threshold=threshold, seed=seed), str(rule), board, max_step_ms,
-        confirm_epochs, train_batch,
+        budget, Options(str(method), str(cost), threshold=threshold, seed=seed), str(rule), board,
+        max_step_ms, confirm_epochs, train_batch,
     )  # fmt: skip
     console = tables.console()
     say = (lambda line: None) if as_json else (lambda line: console.print(line, highlight=False))

@@ -128,5 +128,6 @@ def front_table(chosen: Any) -> Table:
     titles, rows = table(chosen)
     shown = _table("\nschemes", **{t: "left" if i == 0 else "right" for i, t in enumerate(titles)})
     for is_chosen, cells in rows:
-        shown.add_row(f"{cells[0]} <- chosen" if is_chosen else cells[0], *cells[1:])
+        marked = is_chosen and cells[0] != "chosen"
+        shown.add_row(f"{cells[0]} (chosen)" if marked else cells[0], *cells[1:])
     return shown
