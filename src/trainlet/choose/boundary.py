@@ -93,20 +93,20 @@ class Boundaries:
         )
         for part in parts:
             for i in range(len(part)):
-                row = host.prefix("predict", part.batch(np.array([i])))
+                row = host.prefix("step", part.batch(np.array([i])))
                 out[at] = row.view(out.dtype).reshape(value.shape[1:])
                 at += 1
         out.flush()
         partial.replace(path)
 
     def _program_to(self, index: int, start: int) -> HostProgram:
-        """A program whose frozen prefix is the layers between two cuts."""
+        """A program whose step begins with the layers between two cuts, frozen. (predict may stream across a cut.)"""
         behind = [x for x in layers(self.graph) if self.cut_for({x.weight.name}) >= index]
         network, name = tail(self.graph, self.used[start]), self.used[index].name
         for trained in (behind[:1], behind):  # where paths part behind the cut, the first layer is not enough
             scheme = UpdateScheme("boundary", {x.weight.name: Channels(share=1.0) for x in trained})
             host = build(network, Settings(scheme, "nearest"))
-            found = [v["name"] for v in host.manifest["functions"]["predict"]["boundary"]]
+            found = [v["name"] for v in host.manifest["functions"]["step"]["boundary"]]
             if found == [name]:
                 return host
         raise AnalysisError(
