@@ -97,7 +97,7 @@ def search(
     finder.check_budget(request.budget_bytes, request.options.cost)
     with clock("analysis"):
         found = _analysis(graph, data, settings, analysis, say)
-    finder.gains, finder.indices = measured_gains(found, finder.space), _indices(found, request.rule)
+    finder.gains, finder.indices = measured_gains(found, finder.space), channel_order(found, request.rule)
     if request.max_step_ms is not None:
         finder.others.append(StepTime.calibrated(finder, request.board, request.max_step_ms))
     say("probing the planner")
@@ -163,7 +163,7 @@ def _searcher(graph: Graph, data: Dataset, settings: api.Settings, request: Requ
     return Searcher(places, Gains(np.zeros(len(places.body) + 1), lambda layer, count: 0.0), memory)
 
 
-def _indices(found: Contributions, rule: str) -> Mapping[str, Sequence[int]] | None:
+def channel_order(found: Contributions, rule: str) -> Mapping[str, Sequence[int]] | None:
     """Channels of each weight in the order in which a rule takes them; None: the scheme's own rule, norm."""
     if rule == "norm":
         return None
