@@ -1,6 +1,6 @@
 """Readable C99: a straight list of kernel calls with constant arguments."""
 
-from trainlet.backends.c99 import convolution, pointwise, shapes, stream, update  # noqa: F401  (fill the table)
+from trainlet.backends.c99 import convolution, norm, pointwise, shapes, stream, update  # noqa: F401  (fill the table)
 from trainlet.backends.c99.emit import emit, write_sources
 from trainlet.backends.c99.writer import BOARD_LANES, HOST_LANES, KERNELS, scratch_bytes
 

@@ -6,6 +6,7 @@ from trainlet.ir.ops import (  # noqa: F401  (importing a family registers its o
     gradients,
     integer,
     losses,
+    normalization,
     optimizers,
     pooling,
     shapes,
