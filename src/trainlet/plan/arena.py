@@ -21,8 +21,8 @@ class Placement:
     peak_bytes: int
 
 
-def place(ranges: Sequence[LiveRange]) -> Placement:
-    """The best of several greedy placements, deterministic; offsets are multiples of 4.
+def place(ranges: Sequence[LiveRange], alignment: int = ALIGNMENT) -> Placement:
+    """The best of several greedy placements, deterministic; offsets are multiples of `alignment` bytes.
 
     Each is best fit in a fixed order of the tensors (Pisarchyk and Lee, arXiv:2001.03288): by
     decreasing size, size x lifetime, lifetime, by start, by end, and by the most bytes that are ever
@@ -43,7 +43,7 @@ def place(ranges: Sequence[LiveRange]) -> Placement:
     best: Placement | None = None
     for _ in range(ROUNDS):
         for i, order in enumerate(orders):
-            placement = _best_fit(order)
+            placement = _best_fit(order, alignment)
             if best is None or placement.peak_bytes < best.peak_bytes:
                 best = placement
             if best.peak_bytes <= bound + bound // CLOSE:
@@ -66,19 +66,19 @@ def _raise_priority(order: list[LiveRange], placement: Placement) -> list[LiveRa
     return top + [r for r in order if r not in top]
 
 
-def _best_fit(order: Sequence[LiveRange]) -> Placement:
+def _best_fit(order: Sequence[LiveRange], alignment: int) -> Placement:
     placed: list[tuple[int, int, int, int]] = []  # (offset, end of the bytes, first step, last step), sorted
     offsets: dict[str, int] = {}
     peak = 0
     for r in order:
         busy = [(at, end) for at, end, first, last in placed if first <= r.end and r.start <= last]
-        offset = offsets[r.name] = _gap(busy, r.bytes)
+        offset = offsets[r.name] = _gap(busy, r.bytes, alignment)
         insort(placed, (offset, offset + r.bytes, r.start, r.end))
         peak = max(peak, offset + r.bytes)
     return Placement(offsets, peak)
 
 
-def _gap(busy: Sequence[tuple[int, int]], size: int) -> int:
+def _gap(busy: Sequence[tuple[int, int]], size: int, alignment: int) -> int:
     """Start of the smallest gap between busy intervals (sorted) that holds `size` bytes."""
     best, best_gap, start = None, 0, 0
     for at, end in busy:
@@ -86,5 +86,5 @@ def _gap(busy: Sequence[tuple[int, int]], size: int) -> int:
         if gap >= size and (best is None or gap < best_gap):
             best, best_gap = start, gap
         if end > start:
-            start = -(-end // ALIGNMENT) * ALIGNMENT
+            start = -(-end // alignment) * alignment
     return start if best is None else best

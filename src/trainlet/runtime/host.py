@@ -12,11 +12,17 @@ import numpy as np
 
 from trainlet.errors import BackendError, DataError
 from trainlet.ir.graph import DTYPES
-from trainlet.runtime.toolchain import FLAGS, build_shared
+from trainlet.runtime.toolchain import FLAGS, build_flags, build_shared
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
+
+
+class Image(ctypes.Structure):
+    """NAME_image of an emitted header: a function that gives rows, and its context."""
+
+    _fields_ = (("rows", ctypes.c_void_p), ("context", ctypes.c_void_p))
 
 
 class HostProgram:
@@ -31,9 +37,11 @@ class HostProgram:
             raise BackendError(f"{folder} holds no trainlet program (program.json is missing)")
         self.folder = folder
         self.manifest: dict[str, Any] = json.loads(path.read_text())
+        if "build" in self.manifest and flags == FLAGS:
+            flags, native = build_flags(self.manifest["build"]), False
         self._library = ctypes.CDLL(str(build_shared(folder, flags, native)))
-        sizes = self.manifest["bytes"]
-        self._layout = _layout(sizes, self.training_function == "accumulate")
+        counter = self.training_function == "accumulate"
+        self._layout = _layout(self.manifest["bytes"], counter, self.manifest.get("alignment", 0))
         self._raw = np.zeros(self._layout["total"] + 64, np.uint8)
         start = -self._raw.ctypes.data % 64
         self.memory = self._raw[start : start + self._layout["total"]]
@@ -84,6 +92,13 @@ class HostProgram:
         function.restype = returns
         return function(_address(self.memory), *args)
 
+    def _given(self, samples: np.ndarray) -> Any:
+        """The argument for samples: their address, or of an image that comes by rows a NAME_image."""
+        if self.manifest["input"].get("where") != "rows":
+            return _address(samples)
+        read = getattr(self._library, f"{self.manifest['prefix']}_rows_from_memory")
+        return ctypes.byref(Image(ctypes.cast(read, ctypes.c_void_p), _address(samples)))
+
     def init(self, seed: int | None = None) -> None:
         """Factory state."""
         chosen = self.manifest["optimizer"]["seed"] if seed is None else seed
@@ -112,12 +127,12 @@ class HostProgram:
     def step(self, samples: np.ndarray, labels: np.ndarray, lr: float) -> float:
         """Forward, backward and update on one batch; the loss before it."""
         x, y = self._samples(samples, self.batch), self._labels(labels)
-        return float(self._call("step", ctypes.c_float, _address(x), _address(y), ctypes.c_float(lr)))
+        return float(self._call("step", ctypes.c_float, self._given(x), _address(y), ctypes.c_float(lr)))
 
     def accumulate(self, samples: np.ndarray, labels: np.ndarray) -> float:
         """Forward and backward on one batch, gradients summed; the loss."""
         x, y = self._samples(samples, self.batch), self._labels(labels)
-        return float(self._call("accumulate", ctypes.c_float, _address(x), _address(y)))
+        return float(self._call("accumulate", ctypes.c_float, self._given(x), _address(y)))
 
     def apply(self, lr: float) -> None:
         """One update by the mean of the gradients summed so far."""
@@ -135,14 +150,16 @@ class HostProgram:
         x = self._samples(samples, len(samples))
         out = np.empty((len(x), self.classes), np.float32)
         for i in range(len(x)):
-            self._call("predict", None, _address(x[i : i + 1]), _address(out[i : i + 1]))
+            self._call("predict", None, self._given(x[i : i + 1]), _address(out[i : i + 1]))
         return out
 
     def evaluate(self, samples: np.ndarray, labels: np.ndarray) -> int:
         """Number of samples whose largest output is their label, counted in C."""
         x = self._samples(samples, len(samples))
         y = np.ascontiguousarray(labels, np.int32)
-        return int(self._call("evaluate", ctypes.c_int32, _address(x), _address(y), ctypes.c_int32(len(x))))
+        return int(
+            self._call("evaluate", ctypes.c_int32, self._given(x), _address(y), ctypes.c_int32(len(x)))
+        )
 
     def boundary_shapes(self, function: str) -> list[tuple[str, tuple[int, ...]]]:
         """(dtype, shape) of what is alive behind the frozen prefix of a function."""
@@ -154,7 +171,7 @@ class HostProgram:
         x = self._samples(samples, count)
         total = sum(v["bytes"] for v in self.manifest["functions"][function]["boundary"])
         out = np.empty(total, np.uint8)
-        self._call(f"{function}_prefix", None, _address(x), _address(out))
+        self._call(f"{function}_prefix", None, self._given(x), _address(out))
         return out
 
     def predict_resume(self, boundary: np.ndarray) -> np.ndarray:
@@ -171,11 +188,11 @@ class HostProgram:
         return float(self._call(name, ctypes.c_float, _address(boundary), _address(y), *args))
 
 
-def _layout(sizes: Mapping[str, int], counter: bool) -> dict[str, int]:
+def _layout(sizes: Mapping[str, int], counter: bool, alignment: int) -> dict[str, int]:
     """Offsets of the context struct's members, as the header declares them."""
-    scratch = max(1, -(-sizes["scratch"] // 8)) * 8
-    arena = max(1, -(-sizes["arena"] // 4)) * 4
-    state = max(1, -(-sizes["state"] // 4)) * 4
-    before_arena = scratch + state + (4 if counter else 0)
-    total = -(-(before_arena + arena) // 8) * 8
+    unit = alignment or 4
+    scratch = max(1, -(-sizes["scratch"] // max(8, unit))) * max(8, unit)
+    state, arena = (max(1, -(-sizes[m] // unit)) * unit for m in ("state", "arena"))
+    before_arena = scratch + state + (unit if counter else 0)
+    total = -(-(before_arena + arena + alignment) // max(8, unit)) * max(8, unit)
     return {"scratch": 0, "state": scratch, "arena": before_arena, "total": total}

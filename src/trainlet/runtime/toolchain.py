@@ -9,13 +9,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from trainlet.errors import BackendError
 
 # -ffp-contract=off with an explicit fmaf: the same bits whatever the optimisation level (mcu.md).
 FLAGS = ("-std=c99", "-O3", "-ffp-contract=off", "-fno-math-errno", "-DTL_USE_FMA=1", "-fPIC")
+# Programs of backends/cpu: products are contracted wherever the target can (docs/cpu-backend.md).
+CPU_FLAGS = (
+    "-std=gnu11",
+    "-O3",
+    "-ffp-contract=fast",
+    "-fno-math-errno",
+    "-DTL_USE_FMA=1",
+    "-fPIC",
+    "-pthread",
+)
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
 
@@ -39,6 +50,14 @@ def compiler() -> list[str]:
 def native_flags(command: Sequence[str]) -> tuple[str, ...]:
     """Tuning for this machine's instruction set."""
     return ("-mcpu=native",) if "ziglang" in command else ("-march=native",)
+
+
+def build_flags(build: Mapping[str, Any]) -> tuple[str, ...]:
+    """Compiler flags of a program of backends/cpu, from the "build" of its manifest."""
+    from trainlet.backends.cpu.target import ISAS
+
+    isa = build["isa"]
+    return (*CPU_FLAGS, *(native_flags(compiler()) if isa == "native" else ISAS[isa].flags))
 
 
 def build_shared(folder: Path, flags: Sequence[str] = FLAGS, native: bool = True) -> Path:
@@ -66,10 +85,12 @@ def _object(
     near = [h for h in headers if h.parent == source.parent or h.parent.name == "kernels"]
     if source.parent.name == "kernels":
         near = [h for h in headers if h.parent.name == "kernels"]
-    key = digest([*command, *flags, source.name], [source, *near])
+    data = source.with_suffix(".bin")  # what the source includes as bytes
+    key = digest([*command, *flags, source.name], [source, *near, *([data] if data.exists() else [])])
     result = cache_folder() / f"{key}.o"
     if not result.exists():
         include = ["-I", str(folder / "kernels"), "-I", str(folder)]
+        include += [f'-DTL_WEIGHTS_FILE="{data}"'] if data.exists() else []
         publish(result, lambda out: [*command, *flags, *include, "-c", str(source), "-o", out])
     return result
 

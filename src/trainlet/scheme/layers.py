@@ -72,7 +72,8 @@ def norms(graph: Graph) -> list[Layer]:
 def statistics(graph: Graph, trained: Collection[str]) -> list[Layer]:
     """The BatchNormalizations that run on batch statistics when `trained` constants are trained: those with
     one of them behind or in them. Of such a layer, weight and bias are the running mean and variance."""
-    wanted, found = set(trained), []
+    wanted = set(trained)
+    found: list[Layer] = []
     for node in graph.nodes:
         if any(v.name in wanted for v in node.operands()):
             wanted |= {v.name for v in node.outputs}

@@ -1,0 +1,51 @@
+/* What happens to a sum before it is stored: bias, clip with its mask, residual, the mask of a gradient.
+ *
+ *   v = sum + bias[c] + add[i];   mask[i] = lo < v < hi;   y[i] = keep[i] ? clip(v, lo, hi) : 0
+ *
+ * i: index in the result [positions][channels], c: its channel. Internal to the kernels of this folder.
+ */
+#ifndef TL_FINISH_H
+#define TL_FINISH_H
+
+#include "tl_simd.h"
+
+typedef struct {
+  const float *bias;   /* [channels], or NULL */
+  const float *add;    /* like the result, may be the result, or NULL */
+  float lo, hi;        /* -INFINITY, INFINITY: no clip */
+  uint8_t *mask;       /* out, a bit an element, or NULL */
+  const uint8_t *keep; /* in, a bit an element, or NULL */
+} tl_finish;
+
+/* Whether masks are handled register by register; otherwise tl_finish_masks has to follow. */
+TL_INLINE int tl_masks_in_registers(int32_t channels) { return TL_MASK_IN_REGISTER && channels % TL_VL == 0; }
+
+/* Bias and residual are already in v. masks: tl_masks_in_registers. at: index of the first lane. */
+TL_INLINE tl_vf tl_finish_value(const tl_finish *f, tl_vf v, int32_t at, int masks) {
+#if TL_MASK_IN_REGISTER
+  if (masks && f->mask) tl_save_mask(f->mask + at / 8, v, f->lo, f->hi);
+  v = tl_clip_v(v, f->lo, f->hi);
+  if (masks && f->keep) v = tl_keep(v, f->keep + at / 8);
+  return v;
+#else
+  (void)at, (void)masks;
+  return tl_clip_v(v, f->lo, f->hi);
+#endif
+}
+
+/* Masks of the stored elements first .. last-1; first is a multiple of 8. A clipped value lies strictly inside exactly
+ * where the unclipped one did. */
+static inline void tl_finish_masks(const tl_finish *f, float *y, int32_t first, int32_t last) {
+  if (!f->mask && !f->keep) return;
+  for (int32_t i = first; i < last; i += 8) {
+    uint32_t bits = 0, kept = f->keep ? f->keep[i / 8] : 255u;
+    for (int32_t j = 0; j < 8 && i + j < last; j++) {
+      float value = y[i + j];
+      bits |= (uint32_t)((value > f->lo) & (value < f->hi)) << j;
+      if (!(kept >> j & 1u)) y[i + j] = 0.0f;
+    }
+    if (f->mask) f->mask[i / 8] = (uint8_t)bits;
+  }
+}
+
+#endif
