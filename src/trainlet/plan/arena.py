@@ -96,7 +96,7 @@ def _from_both_ends(
 def _repaired(
     order: Sequence[LiveRange], lives: int, height: int, alignment: int, tries: int
 ) -> tuple[Placement | None, int]:
-    """A placement within `height` bytes, and the tries it took: what found no room comes first in the next."""
+    """A placement within `height` bytes, and the tries it took: what found no room comes first next time."""
     for used in range(tries):
         offsets, stuck = _within(order, lives, height, alignment)
         if stuck is None:
