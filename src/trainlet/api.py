@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainlet.adapt import adapted
-from trainlet.errors import CheckpointError, DataError, ModelError, SchemeError
+from trainlet.errors import BudgetError, CheckpointError, DataError, ModelError, SchemeError
 from trainlet.frontends import load, load_with_origin
 from trainlet.ir import Graph
 from trainlet.ir.graph import PLACES
@@ -145,13 +145,49 @@ def plan(
     watch(pass name, graph) is called after each pass over each function. for_board: with the smaller scratch
     of kernels built for a microcontroller (TL_LANES 4), not for this machine.
     """
+    program = _plan_any(model, replace(settings, budget_bytes=None), watch, for_board)
+    if settings.budget_bytes is not None and program.ram_bytes > settings.budget_bytes:
+        from trainlet.plan.over_budget import over_budget
+
+        words = over_budget(program, settings.budget_bytes)
+        raise BudgetError(f"{words} {_nearest(model, settings, settings.budget_bytes, for_board)}")
+    return program
+
+
+def _plan_any(model: str | Path | Graph, settings: Settings, watch: Watch, for_board: bool) -> Program:
+    """The plan, however large."""
     from trainlet.backends.c99 import BOARD_LANES, HOST_LANES, scratch_bytes
     from trainlet.plan.program import plan as plan_module
 
     lanes = BOARD_LANES if for_board else HOST_LANES
-    module = derive(model, settings)
     scratch = partial(scratch_bytes, lanes=lanes)
-    return plan_module(module, scratch, settings.budget_bytes, watch, sample=settings.input)
+    return plan_module(derive(model, settings), scratch, watch=watch, sample=settings.input)
+
+
+def _nearest(model: str | Path | Graph, settings: Settings, budget_bytes: int, for_board: bool) -> str:
+    """A sentence: the nearest scheme that fits, or what the least one needs, and for what."""
+    from trainlet.plan.over_budget import peak
+    from trainlet.scheme.shrink import first_fitting, smaller_schemes
+
+    graph, _ = prepare(model, settings)
+    planned: dict[str, Program] = {}
+
+    def ram_bytes(scheme: UpdateScheme) -> int:
+        smaller = replace(settings, scheme=scheme, budget_bytes=None)
+        planned[scheme.name] = _plan_any(model, smaller, lambda name, graph: None, for_board)
+        return planned[scheme.name].ram_bytes
+
+    smaller = smaller_schemes(resolve_scheme(settings.scheme, graph), graph)
+    if not smaller:
+        return "It trains the head alone: take a smaller network or input, or raise the budget."
+    found, needed = first_fitting(smaller, ram_bytes, budget_bytes)
+    if found is not None:
+        return f"The nearest scheme that fits: --scheme {found.name} ({needed:,} bytes)."
+    least = smaller[-1].name
+    return (
+        f"Not even --scheme {least} fits, it needs {needed:,} bytes. {peak(planned[least])} "
+        "Take a smaller network or input, or raise the budget."
+    )
 
 
 def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
@@ -218,7 +254,17 @@ def compile(  # noqa: A001  (the command's name)
 
     program = plan(model, settings, watch, for_board=board is not None)
     origin = checkpoint_meta(program.name, settings, program.module.selection)
-    return write_package(program, Path(output), format, board, origin)
+    try:
+        return write_package(program, Path(output), format, board, origin)
+    except BudgetError as error:
+        from trainlet.device.board import board as find_board
+
+        assert board is not None
+        part = find_board(board)
+        room = part.ram.budget_bytes - part.stack_bytes
+        if program.ram_bytes <= room:
+            raise
+        raise BudgetError(f"{error} {_nearest(model, settings, room, for_board=True)}") from None
 
 
 def build(model: str | Path | Graph, settings: Settings) -> HostProgram:

@@ -55,7 +55,10 @@ Model = Annotated[str, typer.Argument(help="ONNX file, int8 archive (.json + .np
 Data = Annotated[Path, typer.Option("--data", help="An .npz, or a folder or .zip of images by class.")]
 Scheme = Annotated[
     str,
-    typer.Option("--scheme", help="head, bias-only:K, last:K, full, a published name, or a .json file."),
+    typer.Option(
+        "--scheme",
+        help="head, bias-only:K, last:K, full, biases:K,LAYER=SHARE,…, a published name, or a .json file.",
+    ),
 ]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Samples of one call.")]
 Accumulate = Annotated[

@@ -11,6 +11,7 @@ from trainlet.ir.storage import storage_roots
 from trainlet.passes import run_passes
 from trainlet.plan.arena import ALIGNMENT, place
 from trainlet.plan.liveness import ARGUMENTS, LiveRange, arena_ranges, live_bytes, lower_bound
+from trainlet.plan.over_budget import over_budget
 from trainlet.train.autodiff import TrainingModule
 
 MEMORIES = ("flash", "arena", "state", "scratch")
@@ -223,15 +224,3 @@ def _boundary(graph: Graph, prefix: int) -> tuple[Value, ...]:
     made |= {graph.inputs[0].name: graph.inputs[0]} if graph.inputs else {}
     later = {v.name for n in graph.nodes[prefix:] for v in n.operands()} | {v.name for v in graph.outputs}
     return tuple(v for name, v in made.items() if name in later)
-
-
-def over_budget(program: Program, budget_bytes: int) -> str:
-    """What to tell a user whose budget is too small."""
-    worst = max(program.functions.values(), key=lambda f: f.peak_bytes)
-    alive = ", ".join(f"{r.name} {r.bytes:,}" for r in worst.peak_live()[:4])
-    parts = ", ".join(f"{m} {program.bytes[m]:,}" for m in ("arena", "state", "scratch"))
-    return (
-        f"{program.name} with scheme {program.module.selection.name} needs {program.ram_bytes:,} bytes of "
-        f"RAM ({parts}), the budget is {budget_bytes:,}. Alive at the peak: {alive}. "
-        "Train fewer or later layers, or raise the budget."
-    )
