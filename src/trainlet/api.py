@@ -212,7 +212,7 @@ def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
 
 
 def plan_report(program: Program) -> dict[str, Any]:
-    """`plan --json`: bytes by memory, the lower bound, work, and what is alive at the peak."""
+    """`plan --json`: bytes by memory, the lower bound, what lowered it, work, what is alive at the peak."""
     main = program.main
     b = program.bytes
     return {
@@ -224,6 +224,7 @@ def plan_report(program: Program) -> dict[str, Any]:
         "input": {"where": program.sample, "caller_bytes": program.sample_bytes},
         "flash_bytes": b["flash"],
         "lower_bound_bytes": max(f.lower_bound_bytes for f in program.functions.values()),
+        "saved_bytes": program.saved_bytes,
         "macs": main.macs(),
         "peak_live": [{"name": r.name, "bytes": r.bytes} for r in main.peak_live()],
         "functions": {

@@ -10,6 +10,7 @@ from trainlet.ir import Graph, verify
 from trainlet.passes.eliminate import eliminate_dead
 from trainlet.passes.fold import fold_constants, fold_overlays
 from trainlet.passes.fuse import fuse
+from trainlet.passes.hidden import group_hidden, widen_groups
 from trainlet.passes.inplace import reuse_in_place
 from trainlet.passes.reorder import reorder
 from trainlet.passes.stream import stream_rows
@@ -19,8 +20,10 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "fold-overlays": fold_overlays,
     "eliminate-dead": eliminate_dead,
     "fuse": fuse,
+    "group-hidden": group_hidden,
     "reorder": reorder,
     "stream-rows": stream_rows,
+    "widen-groups": widen_groups,
     "reuse-in-place": reuse_in_place,
 }
 

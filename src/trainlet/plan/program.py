@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from trainlet.errors import BudgetError
 from trainlet.ir import Graph, Node, Tensor, Value
@@ -12,6 +13,7 @@ from trainlet.passes import run_passes
 from trainlet.plan.arena import ALIGNMENT, place
 from trainlet.plan.liveness import ARGUMENTS, LiveRange, arena_ranges, live_bytes, lower_bound
 from trainlet.plan.over_budget import over_budget
+from trainlet.plan.savings import savings
 from trainlet.train.autodiff import TrainingModule
 
 MEMORIES = ("flash", "arena", "state", "scratch")
@@ -88,6 +90,12 @@ class Program:
     def main(self) -> Function:
         """The function that trains: step, or accumulate."""
         return self.functions.get("step") or self.functions["accumulate"]
+
+    @cached_property
+    def saved_bytes(self) -> dict[str, int]:
+        """Technique -> bytes by which the peak of the training function would be higher without it."""
+        name = "step" if "step" in self.functions else "accumulate"
+        return savings(self.module.functions[name], self.main.graph)
 
     @property
     def sample(self) -> str:

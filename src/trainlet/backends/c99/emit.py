@@ -22,6 +22,7 @@ from trainlet.plan.program import Program
 KERNEL_FOLDER = Path(trainlet.__file__).parent / "kernels"
 INCLUDES = (
     "tl_conv.h",
+    "tl_hidden.h",
     "tl_loss.h",
     "tl_math.h",
     "tl_matmul.h",
