@@ -22,6 +22,8 @@ from trainlet.train.autodiff import LOSSES, TrainingModule
 from trainlet.train.parameters import INTEGER_MASTERS, SLOTS, Optimizer, parameters
 
 if TYPE_CHECKING:
+    from trainlet.choose.contribution import Contributions
+    from trainlet.choose.task import AnalysisSettings
     from trainlet.data import Dataset
     from trainlet.plan.program import Program, Watch
     from trainlet.runtime.host import HostProgram
@@ -450,6 +452,24 @@ def evaluate(
     return {"model": graph.name, **found, "samples": len(samples.x_test)}
 
 
+def analyze(
+    model: str | Path | Graph,
+    data: str | Path | Dataset,
+    output: str | Path,
+    settings: AnalysisSettings | None = None,
+    *,
+    jobs: int = 1,
+    on: str = "local",
+) -> Contributions:
+    """What training each bias and each share of a weight's channels gains on a task (choose/analyze.py).
+
+    Written to `output`; runs that were finished before are not made again.
+    """
+    from trainlet.choose.analyze import analyze as measure
+
+    return measure(model, data, output, settings, jobs=jobs, on=on)
+
+
 def train(
     model: str | Path | Graph,
     data: str | Path | Dataset,
@@ -539,6 +559,6 @@ def _open_program(folder: Path, data: str | Path | Dataset) -> tuple[HostProgram
 
 
 __all__ = [
-    "MASTERS", "Settings", "adapted_graph", "build", "compile", "evaluate", "export", "inspect", "load",
-    "plan", "plan_report", "quantize", "schemes", "train", "train_report",
+    "MASTERS", "Settings", "adapted_graph", "analyze", "build", "compile", "evaluate", "export", "inspect",
+    "load", "plan", "plan_report", "quantize", "schemes", "train", "train_report",
 ]  # fmt: skip
