@@ -19,7 +19,7 @@ from trainlet.errors import SchemeError, TrainletError
 
 SCHEMES = ("mcunet-5fps:49kb", "mcunet-5fps:99kb", "mbv2-w0.35:99kb", "proxyless-w0.3:98kb")
 PLACES = {"arena": "in the arena", "rows": "by rows"}
-HEADER = ("program", "input", "RAM with stack", "flash", "predict, M", "step, M", "forward, M", "bits as here")
+HEADER = ("program", "input", "RAM with stack", "flash", "predict, M", "step, M", "forward, M", "same bits")
 LEFT = 2  # columns of text
 
 

@@ -73,9 +73,8 @@ class Chains:
 
 
 @pytest.mark.parametrize("fixed", [False, True])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("place", ["arena", "rows"])
-def test_streamed_chains_give_the_interpreter_s_integers(place, seed, fixed, tmp_path):
+@pytest.mark.parametrize(("seed", "place"), [(0, "arena"), (1, "rows"), (2, "rows")])
+def test_streamed_chains_give_the_interpreter_s_integers(seed, place, fixed, tmp_path):
     chains = Chains(seed, fixed)
     graph = chains.network()
     program = plan(graph, Settings(input=place, batch=2))
