@@ -2,11 +2,11 @@
 
     python -m benchmarks.analysis_time                    # a subset of the trials, both ways, in one run
 
-Naive: each trial is compiled from the whole network; every sample goes through the whole network each time, for
-the epochs of the head and those of the last rung. All steps cost the same, so `--timed-steps` of each kind are
-timed and multiplied (0: every one is run). The analysis: the same trials by successive halving from cached cuts,
-cuts and head included. Both run in this process, one after the other, on the same rows. Wall seconds, and
-processor seconds with those of the compiler.
+Naive: each trial is compiled from the whole network; every sample goes through the whole network each time,
+for the epochs of the head and those of the last rung. All steps cost the same, so `--timed-steps` of each
+kind are timed and multiplied (0: every one is run). The analysis: the same trials by successive halving
+from cached cuts, cuts and head included. Both run in this process, one after the other, on the same rows.
+Wall seconds, and processor seconds with those of the compiler.
 """
 
 from __future__ import annotations
@@ -134,7 +134,8 @@ def main() -> None:
     warm = api.Settings("head", settings.master, batch=settings.batch)
     api.build(task.network(0), warm)  # kernels are compiled once a machine, for both
     print(
-        f"{graph.name}: {len(trials)} trials, {len(task.fit)} samples to fit, {len(task.validate)} to validate",
+        f"{graph.name}: {len(trials)} trials, {len(task.fit)} samples to fit, "
+        f"{len(task.validate)} to validate",
         flush=True,
     )
     with tempfile.TemporaryDirectory() as folder:

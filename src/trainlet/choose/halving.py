@@ -104,8 +104,10 @@ class Halving:
     # ------------------------------------------------------------------ rounds
 
     def rates(self) -> None:
-        """The head's rate, by itself; then that of all trials, with the last half of the biases, alone and beside
-        each of two whole weights, so that it is one which weights bear."""
+        """The head's rate, by itself; then that of all trials.
+
+        The latter with the last half of the biases, alone and beside each of two whole weights.
+        """
         scale = self.s.batch / 32
         self.head_lr = self.s.head_lr or self._search(
             HEAD_RATE * scale, lambda lr: [Run(Trial(), 0, self.s.seed, lr, lr)]
@@ -114,11 +116,12 @@ class Halving:
         weights = dict.fromkeys(self.body[-max(1, middle * i // 3)].weight for i in (1, 2))
         anchors = [Trial(middle), *(Trial(middle, w, max(self.s.shares)) for w in weights)]
         self.lr = self.s.lr or self._search(
-            BODY_RATE * scale, lambda lr: [Run(t, epochs, self.s.seed, lr, self.head_lr) for t in anchors]
+            BODY_RATE * scale,
+            lambda lr: [Run(t, epochs, self.s.seed, lr, self.head_lr) for t in anchors],
         )
 
     def _search(self, start: float, runs_at: Callable[[float], list[Run]]) -> float:
-        """The rate of least mean validation loss: of three a factor of two apart, and on where an end is best."""
+        """The rate of least mean validation loss of three a factor two apart, and on where an end is best."""
         tried: dict[float, float] = {}
         wanted = [start / 2, start, 2 * start]
         while wanted:
