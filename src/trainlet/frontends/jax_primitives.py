@@ -153,9 +153,8 @@ class Translation:
         if output is None:
             self.names[self.equation.outvars[0]] = result
         source = f"{self.function}:{self.equation.source_info.name_stack or self.equation.primitive.name}"
-        self.layers[result] = Layer(
-            op, names, (result,), dict(attrs or {}), source, None, _line(self.equation)
-        )
+        line = next(filter(None, map(_line, (self.equation, *reversed(self.calls)))), "")
+        self.layers[result] = Layer(op, names, (result,), dict(attrs or {}), source, None, line)
         return result
 
     def between(self) -> str:
