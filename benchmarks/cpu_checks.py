@@ -66,7 +66,7 @@ def _gradients(name: str, batch: int) -> tuple[int, str, str]:
 
 
 def prefix(_: list[str]) -> str:
-    """Epochs of 256 samples, batch 8, one thread: the first computes the prefix, later ones start behind it."""
+    """Epochs of 256 samples, batch 8, one thread: the first computes the prefix, later ones start after."""
     from trainlet import CacheOptions
     from trainlet import compile as compile_model
 
