@@ -40,11 +40,10 @@ MODEL = SHARED / "reference/models/mcunet-5fps.json"
 DATA = SHARED / "data/person_cifar/person_cifar.npz"
 BOARD, EPOCHS, WARMUP, SEED, COUNTED_STEPS = "stm32f746", 11, 1, 0, 8
 PUBLISHED_S = 600  # "10 minutes" for a full training run of person detection
-# scheme -> rates to choose from
-SCHEMES = {
+# scheme -> rates to choose from; of one rate nothing is chosen: it is what docs/image-adaptation.md found at batch 1
+SCHEMES: dict[str, tuple[float, ...]] = {
     "head": (0.003125, 0.00625, 0.0125),
-    "bias-only:20": (0.00078125, 0.0015625, 0.003125),
-    "mcunet-5fps:49kb": (0.00078125, 0.0015625, 0.003125),
+    "mcunet-5fps:49kb": (0.003125,),
 }
 SLICED = "mcunet-5fps:49kb"
 
@@ -103,6 +102,8 @@ def rows_of(data: Dataset, train: np.ndarray, test: np.ndarray | None = None) ->
 
 def chosen_rate(program: Path, data: Dataset, rates: tuple[float, ...]) -> dict[str, Any]:
     """The rate of the highest accuracy on every fifth training image, after 3 epochs on the others."""
+    if len(rates) == 1:
+        return {"rate": rates[0], "validation": None}
     rows = np.arange(len(data.x_train))
     split = rows_of(data, rows[rows % 5 != 0], rows[rows % 5 == 0])
     trainer = Trainer(HostProgram(program), split, TrainConfig(3, rates[0], 0.3, SEED, evaluate_every=3))
@@ -189,9 +190,9 @@ def prefix_instructions(report: EmulationReport, program: Path) -> int:
     source = next(program.glob("*_data.c")).name.replace("_data.c", ".c")
     body = (program / source).read_text().split("static void step_prefix(")[1].split("\n}\n")[0]
     wanted = re.findall(r"^    (tl_\w+)\(", body, re.MULTILINE)
-    calls = [call for call in report.steps[-1].calls if call[0].startswith("tl_")][: len(wanted)]
-    assert [name for name, _ in calls] == wanted, (calls, wanted)
-    return sum(n for _, n in calls)
+    calls = [c for c in report.steps[-1].calls if c.name.startswith("tl_")][: len(wanted)]
+    assert [c.name for c in calls] == wanted, (calls, wanted)
+    return sum(c.instructions for c in calls)
 
 
 def measure(results: Results, steps: int) -> dict[str, Any]:
@@ -204,15 +205,15 @@ def measure(results: Results, steps: int) -> dict[str, Any]:
         config = TrainConfig(EPOCHS, rate, WARMUP, SEED, evaluate_every=EPOCHS)
         kept = folder / f"{scheme.replace(':', '-')}-{steps}.state"
         results.find(f"{scheme} trained", lambda: trained(here, data, config, steps, kept))  # noqa: B023
+        if scheme == SLICED:
+            job = first_steps(data, config, steps)
+            results.find(f"slice of {steps}", lambda: emulated(there, job, folder, kept))  # noqa: B023
         affordable = np.arange(min(len(data.x_train), int(PUBLISHED_S * 1000 / spent.step_ms)))
         short = replace(config, epochs=1, warmup_epochs=0.1, evaluate_every=1)
         results.find(
             f"{scheme} ten minutes",
             lambda: trained(here, rows_of(data, affordable), short, 0) | {"images": len(affordable)},  # noqa: B023
         )
-        if scheme == SLICED:
-            job = first_steps(data, config, steps)
-            results.find(f"slice of {steps}", lambda: emulated(there, job, folder, kept))  # noqa: B023
     return results.values
 
 
@@ -243,7 +244,7 @@ def text(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slice", type=int, default=400, help="steps that are emulated and compared")
+    parser.add_argument("--slice", type=int, default=200, help="steps that are emulated and compared")
     parser.add_argument("--json", type=Path, default=ROOT / "runs" / "person_detection.json")
     args = parser.parse_args()
     found = measure(Results(args.json), args.slice)

@@ -78,6 +78,16 @@ class Image:
         return self.elf.section_bytes(".context")
 
     @property
+    def code(self) -> tuple[int, bytes]:
+        """(address, bytes) of flash from its begin to its last byte that is used."""
+        origin = self.place.flash
+        inside = [s for s in self.elf.segments if s.address >= origin]
+        flash = bytearray(max(s.address + len(s.data) for s in inside) - origin)
+        for s in inside:
+            flash[s.address - origin : s.address - origin + len(s.data)] = s.data
+        return origin, bytes(flash)
+
+    @property
     def sample_bytes(self) -> int:
         """The buffer that samples arrive in; 0 if they arrive in the arena."""
         return sum(s.bytes for s in self.elf.symbols if s.name == "samples" and s.file == "main.c")
