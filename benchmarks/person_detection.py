@@ -40,7 +40,7 @@ MODEL = SHARED / "reference/models/mcunet-5fps.json"
 DATA = SHARED / "data/person_cifar/person_cifar.npz"
 BOARD, EPOCHS, WARMUP, SEED, COUNTED_STEPS = "stm32f746", 11, 1, 0, 8
 PUBLISHED_S = 600  # "10 minutes" for a full training run of person detection
-# scheme -> rates to choose from; of one rate nothing is chosen: it is what docs/image-adaptation.md found at batch 1
+# scheme -> rates to choose from; a single one is what docs/image-adaptation.md found at batch 1
 SCHEMES: dict[str, tuple[float, ...]] = {
     "head": (0.003125, 0.00625, 0.0125),
     "mcunet-5fps:49kb": (0.003125,),

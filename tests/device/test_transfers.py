@@ -1,4 +1,4 @@
-"""Loads, stores and the words they move, decoded from an instruction's bits, against binutils' disassembly."""
+"""Loads, stores and words they move, decoded from an instruction's bits, against a disassembler."""
 
 import ctypes
 import re

@@ -19,6 +19,7 @@ from trainlet.device import firmware
 from trainlet.device.board import Board
 from trainlet.device.elf import Elf, read_elf
 from trainlet.device.firmware import Place
+from trainlet.device.install import routes
 from trainlet.errors import BackendError, BudgetError
 from trainlet.runtime.toolchain import cache_folder, digest, publish
 
@@ -104,9 +105,9 @@ def cross_compiler(board: Board, wanted: str = "auto") -> CrossCompiler:
     if wanted in ("auto", "zig") and zig is not None and importlib.util.find_spec("ziglang") is not None:
         flags = ("-target", zig.target, f"-mcpu={zig.cpu}", "-fno-sanitize=all")
         return CrossCompiler("zig", (sys.executable, "-m", "ziglang", "cc"), flags, ())
-    choices = [f"install {gcc.command}"] if gcc is not None and wanted != "zig" else []
-    choices += ["run `pip install ziglang`"] if zig is not None and wanted != "gcc" else []
-    what = " or ".join(choices) or f"its file has no [{wanted}]"
+    commands = [gcc.command] if gcc is not None and wanted != "zig" else []
+    wheels = ["ziglang"] if zig is not None and wanted != "gcc" else []
+    what = routes(commands, wheels) or f"its file has no [{wanted}]"
     raise BackendError(f"no compiler for {board.name}: {what}")
 
 
