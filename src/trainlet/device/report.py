@@ -169,8 +169,8 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         f"  flash  {flash['total']:>11,} of {flash['budget']:,}   .text {flash['text']:,} "
         f"+ .data {flash['data']:,}",
         f"  predict {n['predict']:>13,} instructions   {ms['predict']:,.1f} ms",
-        f"  step    {n['step']:>13,} instructions   {ms['step']:,.1f} ms   forward {n['step_forward']:,}, "
-        f"backward and update {n['step_backward_and_update']:,}",
+        f"  step    {n['step']:>13,} instructions   {ms['step']:,.1f} ms   "
+        f"forward {n['step_forward']:,}, backward, update {n['step_backward_and_update']:,}",
         f"  a step: {t['loads']:,} loads, {t['stores']:,} stores, which move {t['extra_words']:,} words beyond "
         "one each",
         f"  {report['assumption']}",
