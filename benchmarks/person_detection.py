@@ -121,21 +121,34 @@ def again(trainer: Trainer, rate: float) -> float:
         return 0.0
 
 
-def trained(
-    program: Path, data: Dataset, config: TrainConfig, capture_at: int, state_file: Path | None = None
-) -> dict[str, Any]:
-    """A whole training. The state after `capture_at` steps goes to `state_file`."""
-    host = HostProgram(program)
-
-    def watch(p: Progress) -> None:
-        if state_file is not None and p.epoch == 0 and p.step == capture_at and not p.epoch_ended:
-            host.region("state").tofile(state_file)
-
-    result = Trainer(host, data, config).run(watch)
+def trained(program: Path, data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """A whole training."""
+    result = Trainer(HostProgram(program), data, config).run()
     return {
         "before": result.accuracy_before, "after": result.accuracy_after, "loss": result.loss_per_epoch,
         "seconds": round(result.seconds, 1),
     }  # fmt: skip
+
+
+class Enough(Exception):
+    """Ends a training early."""
+
+
+def state_after(steps: int, program: Path, data: Dataset, config: TrainConfig) -> bytes:
+    """What that training has made of the state after its first steps."""
+    host = HostProgram(program)
+
+    def watch(p: Progress) -> None:
+        if p.step == steps:
+            raise Enough
+
+    try:
+        Trainer(
+            host, replace(data, x_test=rows_of(data, np.arange(1)).x_train, y_test=data.y_train[:1]), config
+        ).run(watch)
+    except Enough:
+        return host.region("state").tobytes()
+    raise ValueError(f"an epoch has no {steps} steps")
 
 
 def first_steps(data: Dataset, config: TrainConfig, steps: int) -> Job:
@@ -148,7 +161,7 @@ def first_steps(data: Dataset, config: TrainConfig, steps: int) -> Job:
     return Job(x, data.y_train[order].astype(np.int32)[:, None], np.array(rates, np.float32), 1, SEED)
 
 
-def emulated(program: Path, job: Job, folder: Path, state_file: Path) -> dict[str, Any]:
+def emulated(program: Path, job: Job, folder: Path, state: bytes) -> dict[str, Any]:
     """The first steps as firmware in QEMU against this machine; its state also against the training's."""
     part = board(BOARD)
     assert part.qemu is not None
@@ -161,10 +174,16 @@ def emulated(program: Path, job: Job, folder: Path, state_file: Path) -> dict[st
     difference = compare(run_host(source, part, job), device, image.manifest)
     return {
         "steps": len(job.lr), "difference": difference,
-        "state_is_the_training's": device.state.tobytes() == state_file.read_bytes(),
+        "state_is_the_training's": device.state.tobytes() == state,
         "first_loss": float(device.losses[0]), "mean_loss_of_last_100": float(device.losses[-100:].mean()),
         "wall_s": round(wall, 1), "cpu_s": round(cpu, 1),
     }  # fmt: skip
+
+
+def slice_of(steps: int, here: Path, there: Path, data: Dataset, config: TrainConfig) -> dict[str, Any]:
+    """The first steps on the board against this machine's and against the training's own state."""
+    state = state_after(steps, here, data, config)
+    return emulated(there, first_steps(data, config, steps), there.parent, state)
 
 
 def cost(program: Path, data: Dataset) -> Cost:
@@ -203,16 +222,14 @@ def measure(results: Results, steps: int) -> dict[str, Any]:
         rate = results.find(f"{scheme} rate", lambda: chosen_rate(here, data, rates))["rate"]  # noqa: B023
         spent = Cost(**results.find(f"{scheme} cost", lambda: asdict(cost(there, data))))  # noqa: B023
         config = TrainConfig(EPOCHS, rate, WARMUP, SEED, evaluate_every=EPOCHS)
-        kept = folder / f"{scheme.replace(':', '-')}-{steps}.state"
-        results.find(f"{scheme} trained", lambda: trained(here, data, config, steps, kept))  # noqa: B023
         if scheme == SLICED:
-            job = first_steps(data, config, steps)
-            results.find(f"slice of {steps}", lambda: emulated(there, job, folder, kept))  # noqa: B023
+            results.find(f"slice of {steps}", lambda: slice_of(steps, here, there, data, config))  # noqa: B023
+        results.find(f"{scheme} trained", lambda: trained(here, data, config))  # noqa: B023
         affordable = np.arange(min(len(data.x_train), int(PUBLISHED_S * 1000 / spent.step_ms)))
         short = replace(config, epochs=1, warmup_epochs=0.1, evaluate_every=1)
         results.find(
             f"{scheme} ten minutes",
-            lambda: trained(here, rows_of(data, affordable), short, 0) | {"images": len(affordable)},  # noqa: B023
+            lambda: trained(here, rows_of(data, affordable), short) | {"images": len(affordable)},  # noqa: B023
         )
     return results.values
 

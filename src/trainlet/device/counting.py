@@ -67,7 +67,13 @@ class Region:
         names = [call.name for call in self.calls]
         last = next((i for i, name in enumerate(names) if name in LOSSES), len(names) - 1)
         part = self.calls[: last + 1]
-        return Call("forward", *(sum(call[i] for call in part) for i in range(1, 5)))
+        return Call(
+            "forward",
+            sum(call.instructions for call in part),
+            sum(call.loads for call in part),
+            sum(call.stores for call in part),
+            sum(call.extra_words for call in part),
+        )
 
     def forward_instructions(self) -> int:
         """Instructions of `forward`."""
