@@ -24,7 +24,7 @@ def emulated(model: Path, scheme: str, board: str) -> EmulationReport:
     """Two steps on random samples: counts do not depend on the data."""
     settings = api.Settings(scheme=scheme, master="stochastic", classes=10)
     with tempfile.TemporaryDirectory() as folder:
-        api.compile(model, settings, folder, board=board)
+        api.emit(model, settings, folder, board=board)
         shape = api.load(model).inputs[0].shape[1:]
         x = np.random.default_rng(0).integers(-128, 128, (2, *shape)).astype(np.int8)
         return emulate(folder, board, (x, np.array([1, 2], np.int32)), 2, lr=0.001)

@@ -84,8 +84,8 @@ class Results:
 def sources(scheme: str, folder: Path) -> tuple[Path, Path]:
     """The program for this machine, and for the board: other kernels, the same bits."""
     settings, name = api.Settings(scheme, "stochastic", classes=2, seed=SEED), scheme.replace(":", "-")
-    here = api.compile(MODEL, settings, folder / f"{name}-here")
-    return here, api.compile(MODEL, settings, folder / f"{name}-{BOARD}", board=BOARD)
+    here = api.emit(MODEL, settings, folder / f"{name}-here")
+    return here, api.emit(MODEL, settings, folder / f"{name}-{BOARD}", board=BOARD)
 
 
 def rows_of(data: Dataset, train: np.ndarray, test: np.ndarray | None = None) -> Dataset:

@@ -24,7 +24,7 @@ def test_published_scheme_on_stm32f746(scheme, tmp_path):
     available("qemu", "stm32f746")
     model = shared(f"reference/models/{scheme.split(':')[0]}.json")
     settings = api.Settings(scheme=scheme, master="stochastic", classes=10)
-    api.compile(model, settings, tmp_path, board="stm32f746")
+    api.emit(model, settings, tmp_path, board="stm32f746")
     rng = np.random.default_rng(0)
     x = rng.integers(-128, 128, (2, 128, 128, 3)).astype(np.int8)
     report = emulate(tmp_path, "stm32f746", (x, np.array([1, 2], np.int32)), 2, lr=0.001, engine="qemu")

@@ -51,13 +51,17 @@ def compile_(
         classes=classes, seed=seed, budget_bytes=budget, input=input.value,
     )  # fmt: skip
 
+    settings, choice = api.within_budget(model, settings, for_board=board is not None)
+    if choice is not None:
+        print(f"within the budget: {choice.text}", file=sys.stderr)
+
     def watch(name: str, graph: Graph) -> None:
         if name == emit_after:
             from trainlet.ir.text import print_graph
 
             print(print_graph(graph))
 
-    folder = api.compile(model, settings, output, watch, board, form)
+    folder = api.emit(model, settings, output, watch, board, form)
     # With --emit-after stdout is IR text that `trainlet opt` reads.
     print(f"wrote {folder}", file=sys.stdout if emit_after is None else sys.stderr)
 

@@ -33,8 +33,8 @@ class Translation:
     result is called in the network.
     """
 
-    def __init__(self, exported: Exported) -> None:
-        self.exported = exported
+    def __init__(self, exported: Exported, norm: str) -> None:
+        self.exported, self.norm = exported, norm
         self.layers: list[Layer] = []
         self.initializers: dict[str, np.ndarray] = {}
         self.known: dict[str, Any] = {}
@@ -163,15 +163,20 @@ def convolution(t: Translation, n: Any) -> None:
 @aten("_native_batch_norm_legit_no_training")
 def batch_norm(t: Translation, n: Any) -> None:
     """(x, gamma?, beta?, mean, variance, momentum, eps) -> y and two results nobody reads."""
-    x, gamma, beta, mean, variance, _, eps = n.args
-    stem = t.names[mean.name].rpartition(".")[0] or n.name
-    size = shape_of(mean)
+    x, gamma, beta, mean, variance, momentum, eps = n.args
+    attrs = {"epsilon": float(eps)}
+    if t.norm == "batch":
+        if not momentum:
+            raise Unsupported("averages its statistics over all batches (momentum=None); give it a momentum")
+        attrs |= {"batch": True, "momentum": float(momentum)}
+        t.layer("BatchNormalization", [x, gamma, beta, mean, variance], attrs)
+        return
     names = [t.name(x), t.name(gamma), t.name(beta)]
     for i, (suffix, fill) in enumerate((("weight", 1.0), ("bias", 0.0)), start=1):
         if not names[i]:  # affine=False
-            names[i] = f"{stem}.{suffix}"
-            t.initializers[names[i]] = np.full(size, fill, np.float32)
-    t.layer("BatchNormalization", [*names, mean, variance], {"epsilon": float(eps)})
+            names[i] = f"{t.names[mean.name].rpartition('.')[0]}.{suffix}"
+            t.initializers[names[i]] = np.full(shape_of(mean), fill, np.float32)
+    t.layer("BatchNormalization", [*names, mean, variance], attrs)
 
 
 @aten("addmm")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +31,15 @@ class Exported:
     mutated: tuple[str, ...]
 
 
-def export(module: Any, example_inputs: Sequence[Any]) -> Exported:
-    """The module in evaluation mode for one sample of the example inputs' shapes.
+def export(module: Any, example: Any, batch: int) -> Exported:
+    """The module in evaluation mode for `batch` samples of the example's shape (N, ...).
 
     The module is left as it was. Raises ModelError where it cannot be one static graph, naming the line.
     """
     import torch
 
     name = type(module).__name__
-    args = tuple(x[:1].detach() if isinstance(x, torch.Tensor) and x.ndim else x for x in example_inputs)
+    args = (example[:1].detach().expand(batch, *example.shape[1:]).contiguous(),)
     with evaluation(module), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:

@@ -16,13 +16,18 @@ def reorder(graph: Graph) -> Graph:
     A node that overwrites a state comes after every reader of its old value. Greedy: of the nodes
     that are ready, first the one that frees most (an update frees its gradient), then the earliest.
     """
-    candidates = [graph.with_nodes(_constrained(graph)), graph.with_nodes(_greedy(graph))]
+    candidates = [in_order(graph), graph.with_nodes(_greedy(graph))]
     return min(candidates, key=_descending)
 
 
 def _descending(graph: Graph) -> list[int]:
-    """Live bytes of every step, largest first."""
+    """Bytes alive at each step, most first: a peak that a later pass lowers must not hide the next one."""
     return sorted(live_bytes(arena_ranges(reuse_in_place(graph)), len(graph.nodes)), reverse=True)
+
+
+def in_order(graph: Graph) -> Graph:
+    """The same nodes where each comes after all that it needs, otherwise in the given order."""
+    return graph.with_nodes(_constrained(graph))
 
 
 def dependencies(graph: Graph) -> list[set[int]]:

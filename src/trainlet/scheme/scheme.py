@@ -10,7 +10,7 @@ from typing import Any
 
 from trainlet.errors import SchemeError
 from trainlet.ir import Graph
-from trainlet.scheme.layers import Layer, centered, largest_norm, layers
+from trainlet.scheme.layers import NORMS, Layer, centered, largest_norm, layers, norms
 
 RULES = ("norm",)
 
@@ -110,7 +110,7 @@ def select(scheme: UpdateScheme, graph: Graph) -> Selection:
     Raises SchemeError naming a parameter that is not in the network, a share outside (0, 1], or
     channels out of range; and when nothing at all is trained.
     """
-    by_weight = {layer.weight.name: layer for layer in layers(graph)}
+    by_weight = {layer.weight.name: layer for layer in (*layers(graph), *norms(graph))}
     by_bias = {layer.bias.name for layer in by_weight.values() if layer.bias is not None}
     for name in scheme.weights:
         if name not in by_weight:
@@ -138,6 +138,8 @@ def _select_channels(graph: Graph, layer: Layer, c: Channels) -> tuple[int, ...]
         raise SchemeError(f"weight {name}: rule {c.rule!r} is none of {', '.join(RULES)}")
     if c.whole:
         return None
+    if layer.node.op in NORMS:
+        raise SchemeError(f"weight {name}: the scale of a normalization is trained whole or not at all")
     if c.indices is not None:
         bad = [i for i in c.indices if not 0 <= i < total]
         if bad or len(set(c.indices)) != len(c.indices):

@@ -22,11 +22,13 @@ from trainlet.plan.program import Program
 KERNEL_FOLDER = Path(trainlet.__file__).parent / "kernels"
 INCLUDES = (
     "tl_conv.h",
+    "tl_hidden.h",
     "tl_loss.h",
     "tl_math.h",
     "tl_matmul.h",
     "tl_pointwise_f32.h",
     "tl_pointwise_s8.h",
+    "tl_norm.h",
     "tl_pool.h",
     "tl_program.h",
     "tl_shape.h",

@@ -38,6 +38,7 @@ def plan_table(program: Program) -> list[str]:
     lines.append(
         f"  alive at the peak ({where}): " + ", ".join(f"{r.name} {r.bytes:,}" for r in main.peak_live()[:4])
     )
+    lines += [f"  saved by {how}: {saved:,} bytes of that" for how, saved in program.saved_bytes.items()]
     lines += ["", "  trained tensor                             elements   of   stored as"]
     for p in module.parameters:
         total = p.layer.weight.size if p.name == p.layer.weight.name else p.tensors["w"].value.size

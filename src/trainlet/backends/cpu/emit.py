@@ -34,12 +34,21 @@ def plan_program(
     isa: str = "native",
     budget_bytes: int | None = None,
     watch: Watch = lambda name, graph: None,
+    arena_target_bytes: int | None = None,
 ) -> Program:
     """The plan of a module for this backend: tensors at cache lines, scratch for `threads` threads.
 
     Raises BudgetError as `plan` does, BackendError for a node without a kernel.
     """
-    program = plan_module(module, lambda node: 0, None, watch, alignment=ALIGNMENT, finish=keep_apart)
+    program = plan_module(
+        module,
+        lambda node: 0,
+        None,
+        watch,
+        alignment=ALIGNMENT,
+        finish=keep_apart,
+        arena_target_bytes=arena_target_bytes,
+    )
     program = _measured(program, _write(program, target(isa, threads)))
     if budget_bytes is not None and program.ram_bytes > budget_bytes:
         raise BudgetError(over_budget(program, budget_bytes))
