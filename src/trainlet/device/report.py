@@ -171,8 +171,8 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         f"  predict {n['predict']:>13,} instructions   {ms['predict']:,.1f} ms",
         f"  step    {n['step']:>13,} instructions   {ms['step']:,.1f} ms   "
         f"forward {n['step_forward']:,}, backward and update {n['step_backward_and_update']:,}",
-        f"  of these {t['loads']:,} load and {t['stores']:,} store, and move {t['extra_words']:,} words beyond "
-        "one each",
+        f"  of these {t['loads']:,} load and {t['stores']:,} store; they move {t['extra_words']:,} words "
+        "beyond one each",
         f"  {report['assumption']}",
         "  kernel of a step                        calls  instructions   share",
     ]
