@@ -11,6 +11,9 @@ lies before those over the last `bases[i]` biases, the fewest with which it can 
 what a weight adds to the head alone and what biases add overlap: over its own fewest biases the last layer
 would seem to be worth most of what the biases of the whole network give. The sum is a first-order expansion
 around that base.
+
+Where biases stop gaining with depth, layers beyond are not measured: `bias_gain` stays at that of the deepest
+count that was, and weights beyond gain 0.
 """
 
 from __future__ import annotations

@@ -147,8 +147,20 @@ class Halving:
             self.go(f"{name}, rung {rung}", [*[self.base_of(t) for t in alive], *alive], rung)
 
     def biases(self) -> list[Trial]:
-        trials = [Trial(k) for k in range(1, self.depth + 1)]
-        self.go("biases", [Trial(), *trials], 0)
+        """Counts of biases from the last on, as deep as `depth` says, or else in groups of an eighth of the
+        network, until none of a group gains more than the best before it. What lies deeper is not looked
+        at."""
+        trials: list[Trial] = []
+        group = max(4, math.ceil(self.depth / 8))
+        deepest = min(self.s.depth or self.depth, self.depth)
+        while len(trials) < deepest:
+            more = [Trial(k) for k in range(len(trials) + 1, min(len(trials) + group, deepest) + 1)]
+            self.go("biases", [Trial(), *more], 0)
+            gains = self.gains([*trials, *more])
+            rises = not trials or max(gains[t].gain for t in more) > max(gains[t].gain for t in trials)
+            trials += more
+            if self.s.depth is None and not rises:
+                break
         self.climb("biases", trials)
         return trials
 
@@ -162,19 +174,20 @@ class Halving:
         enough = np.flatnonzero(smooth >= SATURATED * smooth.max())
         return ks[int(enough[0])] if smooth.max() > 0 else 1
 
-    def weights(self, base: int) -> list[Trial]:
-        """First every weight whole, then the other shares of the promising half, then the rungs."""
-        position = {x.weight: self.depth - (x.conv_index or 0) for x in self.body}
+    def weights(self, base: int, body: Sequence[LayerInfo]) -> list[Trial]:
+        """Of the layers `body`: first every weight whole, then the other shares of the promising half,
+        then the rungs."""
+        position = {x.weight: self.depth - (x.conv_index or 0) for x in body}
 
         def trial(x: LayerInfo, share: float) -> Trial:
             return Trial(max(base, position[x.weight]), x.weight, share)
 
         largest = max(self.s.shares)
-        whole = [trial(x, largest) for x in self.body]
+        whole = [trial(x, largest) for x in body]
         self.go("whole weights", [*[self.base_of(t) for t in whole], *whole], 0)
         good = {t.weight for t in promising(self.gains(whole), 0.5)}
         parts = [
-            trial(x, share) for x in self.body for share in self.s.shares
+            trial(x, share) for x in body for share in self.s.shares
             if x.weight in good and share != largest and int(x.channels * share) > 0
         ]  # fmt: skip
         self.go("shares of weights", parts, 0)
@@ -185,8 +198,9 @@ class Halving:
         """Every round."""
         self.rates()
         biases = self.biases()
+        body = self.body[-len(biases) :]
         base = self.base_biases(self.gains(biases))
-        weights = self.weights(base)
+        weights = self.weights(base, body)
         gain_of = {**self.gains(biases), **self.gains(weights)}
         last = max(e for t, e in self.records if t == Trial())
         return Measured(
@@ -195,17 +209,19 @@ class Halving:
             base,
             accuracy(list(self.records[Trial(), last].values()), self.rows),
             {t.biases: gain_of[t] for t in biases},
-            self._with_shares({(t.weight or "", t.share): gain_of[t] for t in weights}),
+            self._with_shares(body, {(t.weight or "", t.share): gain_of[t] for t in weights}),
             {t.weight or "": t.biases for t in weights},
             self.scale(),
             sum(len(v) for v in self.records.values()),
             self.kept,
         )
 
-    def _with_shares(self, found: dict[tuple[str, float], Estimate]) -> dict[tuple[str, float], Estimate]:
+    def _with_shares(
+        self, body: Sequence[LayerInfo], found: dict[tuple[str, float], Estimate]
+    ) -> dict[tuple[str, float], Estimate]:
         """Shares of unpromising weights that were not run: in proportion to the gain of the whole, seeds
         0."""
-        for x in self.body:
+        for x in body:
             largest = max(self.s.shares)
             e = found[x.weight, largest]
             for share in self.s.shares:

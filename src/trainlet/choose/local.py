@@ -144,8 +144,11 @@ def serve(folder: Path) -> None:
             answer = {"record": do(run_of(json.loads(line)))}
         except TrainletError as error:
             answer = {"error": str(error)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        try:
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+        except BrokenPipeError:  # nobody waits for it any more
+            os._exit(1)
 
 
 if __name__ == "__main__":

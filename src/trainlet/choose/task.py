@@ -35,6 +35,7 @@ class AnalysisSettings:
     shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     validation_share: float = 0.3
     samples: int | None = None
+    depth: int | None = None
     base_biases: int | None = None
     lr: float | None = None
     head_lr: float | None = None

@@ -19,7 +19,7 @@ def savings(derived: Graph, planned: Graph) -> dict[str, int]:
     """Technique -> bytes by which the largest sum of live bytes of `planned` would be higher without it.
 
     derived: the same function before any pass. "both": without any of them. Techniques that the plan does
-    not use are left out.
+    not use, or that save nothing, are left out.
     """
     used = {n.op for n in planned.nodes}
     dropped = {name: passes for name, (passes, op) in TECHNIQUES.items() if op in used}
@@ -27,7 +27,8 @@ def savings(derived: Graph, planned: Graph) -> dict[str, int]:
         dropped["both"] = tuple(p for passes in dropped.values() for p in passes)
     peak = lower_bound(planned)
     graph = replace(derived, placed=planned.placed)
-    return {name: _peak(graph, passes) - peak for name, passes in dropped.items()}
+    saved = {name: _peak(graph, passes) - peak for name, passes in dropped.items()}
+    return {name: count for name, count in saved.items() if count > 0}
 
 
 def _peak(graph: Graph, without: tuple[str, ...]) -> int:
