@@ -255,7 +255,8 @@ def text(found: dict[str, Any]) -> str:
         replayed = (steps * c.replay_ms() + 3600 * (c.step_ms() - c.replay_ms())) / 60e3
         rows.append((
             scheme, f"{found[f'{scheme} rate']['rate']:g}", f"{t['before']:.1%}", f"{t['after']:.1%}",
-            f"{c.ram_bytes:,}", f"{mean / 1e6:.2f}", f"{c.step_ms():.0f}", f"{steps * c.step_ms() / 60e3:.0f}",
+            f"{c.ram_bytes:,}", f"{mean / 1e6:.2f}", f"{c.step_ms():.0f}",
+            f"{steps * c.step_ms() / 60e3:.0f}",
             f"{replayed:.0f}", f"{short['images']:,}", f"{short['after']:.1%}",
         ))  # fmt: skip
     header = (
