@@ -43,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    looking.inspect, looking.schemes, looking.plan, deploy.compile_, choosing.analyze,
+    looking.inspect, looking.schemes, looking.plan, deploy.compile_, deploy.pack, choosing.analyze,
     searching.search, training.train, training.evaluate, deploy.export, deploy.quantize, device.boards,
     device.emulate, text.opt,
 ):  # fmt: skip

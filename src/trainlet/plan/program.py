@@ -95,7 +95,7 @@ class Program:
     def saved_bytes(self) -> dict[str, int]:
         """Technique -> bytes by which the peak of the training function would be higher without it."""
         name = "step" if "step" in self.functions else "accumulate"
-        return savings(self.module.functions[name], self.main.graph)
+        return savings(replace(self.module.functions[name], placed=self.main.graph.placed), self.main.graph)
 
     @property
     def sample(self) -> str:
