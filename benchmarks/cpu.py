@@ -6,9 +6,9 @@
 
 Every contender runs in a process of its own, in the interpreter that --env names for it (this one if none),
 pinned to as many processors as it has threads. Before anything is timed, the losses of 20 steps from the
-same weights on the same batches are compared with PyTorch's: who differs is not in the table. Then all take a
-few steps in turn, for several rounds, so that what else the machine does hits all; the table has the median of
-all steps, the quartiles, and the fastest step, which a busy machine hides least.
+same weights on the same batches are compared with PyTorch's: who differs is not in the table. Then all take
+a few steps in turn, for several rounds, so that what else the machine does hits all; the table has the median
+of all steps, the quartiles, and the fastest step, which a busy machine hides least.
 """
 
 from __future__ import annotations

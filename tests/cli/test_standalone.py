@@ -1,4 +1,4 @@
-"""compile --target and pack: a program for the command line and the data it reads; --budget says what it did."""
+"""compile --target and pack make a command line program and the data it reads; --budget says what it did."""
 
 from __future__ import annotations
 
