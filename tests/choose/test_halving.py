@@ -35,7 +35,8 @@ def measured(run: Run) -> dict:
     p = (truth(run.trial) - rows + 0.5 + noise.normal(0, 0.01, ROWS)).clip(0, 1)
     best = 0.04 if run.trial.biases else 0.1
     loss = abs(np.log(run.lr / best))
-    return {**record(p > 0.5, p, run.seed, run.epochs), "loss": loss, "lr": run.lr, "diverged": run.lr > 0.5}
+    rates = {"lr": run.lr, "asked_lr": run.lr, "diverged": run.lr > 0.5}
+    return {**record(p > 0.5, p, run.seed, run.epochs), "loss": loss, **rates}
 
 
 def analysis(settings: AnalysisSettings) -> tuple[Halving, Counter]:
