@@ -8,16 +8,17 @@ import pytest
 from tests.choose.tasks import task
 from trainlet.api import Settings, build
 from trainlet.choose.correlation import spearman
-from trainlet.choose.fisher import _trained_head, fisher
+from trainlet.choose.fisher import fisher
+from trainlet.choose.trials import Trials
 from trainlet.ir.interpret import interpret
 from trainlet.scheme import layers, with_head
 
 
-def test_fisher_information_of_the_head_is_that_of_its_formula():
+def test_fisher_information_of_the_head_is_that_of_its_formula(tmp_path):
     """dL/dW = (p - onehot) x', dL/db = p - onehot: squares, mean over samples, summed by channel."""
     t = task()
-    found = fisher(t, 0.1)
-    head = _trained_head(t, 0.1)
+    head, _ = Trials(t, tmp_path).head(0, 0.1)
+    found = fisher(t, head)
     weight, bias = head["head/weight.trained"], head["head/bias.trained"]
     graph = with_head(t.network(0), weight, bias)
     features = next(n for n in graph.nodes if n.op == "Gemm").inputs[0]
@@ -35,11 +36,12 @@ def test_fisher_information_of_the_head_is_that_of_its_formula():
     assert found["biases"]["head/bias"] == pytest.approx(squares_b / 16, rel=1e-4)
 
 
-def test_fisher_information_is_of_the_real_valued_weights():
+def test_fisher_information_is_of_the_real_valued_weights(tmp_path):
     """A plain step of training moves a real weight by lr * gradient: the square of that step over one
     sample."""
     t = task()
-    found, head = fisher(t, 0.1), _trained_head(t, 0.1)
+    head, _ = Trials(t, tmp_path).head(0, 0.1)
+    found = fisher(t, head)
     network = t.network(0)
     layer = next(x for x in layers(network) if x.weight.name == "conv7/weight")
     scales = np.broadcast_to(network.scales(layer.weight), (layer.weight.shape[0],))
@@ -56,9 +58,9 @@ def test_fisher_information_is_of_the_real_valued_weights():
     np.testing.assert_allclose(found["weights"]["conv7/weight"], total / 16, rtol=0.02)
 
 
-def test_every_weight_and_bias_has_its_information():
+def test_every_weight_and_bias_has_its_information(tmp_path):
     t = task()
-    found = fisher(t, 0.1)
+    found = fisher(t, Trials(t, tmp_path).head(0, 0.1)[0])
     for layer in layers(t.network(0)):
         assert len(found["weights"][layer.weight.name]) == layer.channels
         assert min(found["weights"][layer.weight.name]) >= 0

@@ -35,7 +35,8 @@ def measured(run: Run) -> dict:
     p = (truth(run.trial) - rows + 0.5 + noise.normal(0, 0.01, ROWS)).clip(0, 1)
     best = 0.04 if run.trial.biases else 0.1
     loss = abs(np.log(run.lr / best))
-    return {**record(p > 0.5, p, run.seed, run.epochs), "loss": loss, "lr": run.lr, "diverged": run.lr > 0.5}
+    rates = {"lr": run.lr, "asked_lr": run.lr, "diverged": run.lr > 0.5}
+    return {**record(p > 0.5, p, run.seed, run.epochs), "loss": loss, **rates}
 
 
 def analysis(settings: AnalysisSettings) -> tuple[Halving, Counter]:
@@ -106,3 +107,11 @@ def test_what_loses_with_confidence_is_never_promising():
     }
     assert promising(gains, 1.0) == [Trial(1), Trial(3)]
     assert promising(gains, 0.3) == [Trial(1)]
+
+
+def test_a_grouped_convolution_is_tried_whole_only():
+    halving, runs = analysis(AnalysisSettings(rungs=((1, 1),), depth=DEPTH))
+    halving.body = [replace(x, whole_only=x.weight == BEST_WEIGHT) for x in halving.body]
+    found = halving.all()
+    assert found.weights[BEST_WEIGHT, 1.0].gain == pytest.approx(0.04, abs=0.01)
+    assert (BEST_WEIGHT, 0.5) not in found.weights and not any(f"{BEST_WEIGHT}@0" in key for key in runs)

@@ -57,12 +57,16 @@ class Chains:
             case 1:
                 y = self.conv(self.conv(x, c, 3, 2), c, 3)
                 return self.sum(y, self.conv(x, c, 1, 2))
+            case 2:
+                window = {"kernel": (3, 2), "strides": (2, 1), "pads": (1, 0, 1, 1)}
+                wide = self.conv(x, 3 * c)
+                return self.conv(self.b.add("MaxPool", [wide], window, name="max", quant=wide.quant), c, 3)
             case _:
                 return self.conv(self.conv(x, 2 * c, 3, groups=2, dilation=2), 4, k)
 
     def network(self) -> Graph:
         x = self.conv(self.x, 4, 3, 1 + int(self.rng.integers(2)))
-        for kind in self.rng.permutation(3):
+        for kind in self.rng.permutation(4):
             x = self.block(x, kind)
         real = self.b.add("DequantizeLinear", [x], name="real")
         flat = self.b.add("Reshape", [real], {"shape": (1, x.size)}, name="flat")

@@ -28,7 +28,7 @@ class AnalysisSettings:
     to search.
     """
 
-    master: str = "nearest"
+    master: str = "fp32"
     batch: int = 32
     rungs: tuple[tuple[int, int], ...] = ((1, 1), (4, 1), (4, 2))
     keep: float = 0.3

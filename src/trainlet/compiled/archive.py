@@ -7,11 +7,10 @@ import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import Any
 
 from trainlet.compiled.cache import DONE, entry
+from trainlet.compiled.origin import load_origin, save_origin
 from trainlet.compiled.program import CompiledProgram
 from trainlet.compiled.samples import SampleForm
 from trainlet.data import InputTransform
@@ -22,9 +21,6 @@ from trainlet.plan.budget import MemoryChoice
 from trainlet.runtime.checkpoint import load_checkpoint, save_checkpoint
 from trainlet.scheme import select
 from trainlet.train.parameters import Optimizer, parameters
-
-if TYPE_CHECKING:
-    from trainlet.frontends.torch import TorchOrigin
 
 FORMAT = 1
 ABOUT, PROGRAM, NETWORK, STATE, ORIGIN = (
@@ -49,7 +45,7 @@ def save_program(program: CompiledProgram, path: Path) -> Path:
             save_graph(program.graph, Path(made) / NETWORK)
             save_checkpoint(Path(made) / STATE, program.host.tensors(), {})
             if program.origin is not None:
-                _save_origin(program.origin, Path(made) / ORIGIN)
+                save_origin(program.origin, Path(made) / ORIGIN)
             for file in sorted(Path(made).iterdir()):
                 z.write(file, file.name)
         z.writestr(ABOUT, json.dumps(_about(program)))
@@ -122,37 +118,6 @@ def _open(z: zipfile.ZipFile, about: dict[str, Any], folder: Path) -> CompiledPr
     value = graph.inputs[0]
     transform = InputTransform(value.dtype, value.quant, tuple(about["mean"]), tuple(about["std"]))
     form = SampleForm(value, tuple(about["perm"]), transform)
-    origin = _load_origin(folder / ORIGIN) if (folder / ORIGIN).is_file() else None
+    origin = load_origin(folder / ORIGIN) if (folder / ORIGIN).is_file() else None
     trained = tuple(parameters(graph, selection, rule))
     return CompiledProgram(host, graph, trained, settings, form, memory, origin)
-
-
-def _save_origin(origin: TorchOrigin, path: Path) -> None:
-    tensors = {f"state/{k}": np.asarray(v) for k, v in origin.state.items()}
-    tensors |= {f"imported/{k}": np.asarray(v) for k, v in origin.imported.items()}
-    shapes = {k: list(v.shape) for k, v in tensors.items()}  # scalars have none in every format
-    about = {k: v for k, v in vars(origin).items() if k not in ("state", "imported", "stored")}
-    stored = [{**vars(s), "norms": [vars(n) for n in s.norms]} for s in origin.stored]
-    columns = {f"columns/{i}": s["columns"] for i, s in enumerate(stored) if s["columns"] is not None}
-    tensors |= {k: np.asarray(v) for k, v in columns.items()}
-    layers = [{k: v for k, v in s.items() if k != "columns"} for s in stored]
-    save_checkpoint(path, tensors, {"about": about, "stored": layers, "shapes": shapes})
-
-
-def _load_origin(path: Path) -> TorchOrigin:
-    from trainlet.frontends.stored import Norm, StoredLayer
-    from trainlet.frontends.torch_state import TorchOrigin
-
-    tensors, meta = load_checkpoint(path)
-
-    def part(name: str) -> dict[str, np.ndarray]:
-        found = {k: v for k, v in tensors.items() if k.startswith(f"{name}/")}
-        return {k.removeprefix(f"{name}/"): v.reshape(meta["shapes"][k]) for k, v in found.items()}
-
-    layers = []
-    for i, entry_ in enumerate(meta["stored"]):
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry_.items()}
-        values["norms"] = tuple(Norm(**n) for n in entry_["norms"])
-        layers.append(StoredLayer(**values, columns=tensors.get(f"columns/{i}")))
-    about: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["about"].items()}
-    return TorchOrigin(**about, stored=tuple(layers), imported=part("imported"), state=part("state"))

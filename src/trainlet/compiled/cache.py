@@ -28,7 +28,7 @@ LIMIT_BYTES = 8 * 2**30
 def program_key(graph: Graph, about: Mapping[str, Any]) -> str:
     """Hash of network, weights, settings, this trainlet, the C compiler, its flags, and the processor."""
     state = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
-    for word in (trainlet.__version__, _sources(), _compiler_version(), " ".join(FLAGS), _processor()):
+    for word in (trainlet.__version__, package_digest(), _compiler_version(), " ".join(FLAGS), _processor()):
         state.update(word.encode() + b"\0")
     state.update(print_graph(graph).encode())
     for name, tensor in graph.constants.items():
@@ -38,13 +38,13 @@ def program_key(graph: Graph, about: Mapping[str, Any]) -> str:
 
 
 def entry(
-    key: str, make: Callable[[Path], Mapping[str, Any]], use: bool = True
+    key: str, make: Callable[[Path], Mapping[str, Any]], use: bool = True, kind: str = "programs"
 ) -> tuple[Path, dict[str, Any]]:
     """Folder of the program `key` and what `make(folder)` said of it, made if it is not there yet.
 
     A folder appears whole or not at all. `use` False: made anew.
     """
-    root = cache_folder() / "programs"
+    root = cache_folder() / kind
     folder = root / key
     if use and (about := _about(folder)) is not None:
         os.utime(folder)
@@ -89,7 +89,7 @@ def _trim(root: Path, keep: Path) -> None:
 
 
 @functools.cache
-def _sources() -> str:
+def package_digest() -> str:
     """Hash of this package's files: a development version changes without its number."""
     root, state = Path(trainlet.__file__).parent, hashlib.sha256()
     for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".c", ".h", ".toml", ".in")):

@@ -73,8 +73,8 @@ def compile_model(
         raise BackendError(
             f"target {target!r} does not run here: `trainlet compile --target {target}` builds it"
         )
-    graph, origin, own_layout = _read(model, example_inputs, norm)
-    backend = _backend(backend, graph)
+    graph, origin, own_layout = _read(model, example_inputs, norm, cache)
+    backend = choose_backend(backend, graph)
     if batch is None:
         batch = 1 if example_inputs is None else len(as_array(_first(example_inputs)))
     if keep_head and classes == graph.outputs[0].shape[-1]:
@@ -98,7 +98,8 @@ def compile_model(
     return CompiledProgram(_load(folder), prepared, trained, settings, form, chosen, origin)
 
 
-def _backend(name: str | None, graph: Graph) -> str:
+def choose_backend(name: str | None, graph: Graph) -> str:
+    """The name, or the one of BACKENDS that suits the graph. Raises BackendError for an unknown one."""
     real = all(v.dtype == "f32" for v in (*graph.inputs, *(n.output for n in graph.nodes)))
     name = name or BACKENDS[0 if real else 1]
     if name not in BACKENDS:
@@ -107,7 +108,7 @@ def _backend(name: str | None, graph: Graph) -> str:
 
 
 def _read(
-    model: Any, example_inputs: Any, norm: str
+    model: Any, example_inputs: Any, norm: str, cache: bool
 ) -> tuple[Graph, TorchOrigin | None, str | tuple[int, ...]]:
     """Graph, where its weights are in a PyTorch module, layout of samples."""
     from trainlet.frontends import load
@@ -123,9 +124,9 @@ def _read(
         )
     if example_inputs is None:
         raise ModelError("give example_inputs: a tensor like those the model is called with")
-    from trainlet.frontends.torch import from_module_with_origin
+    from trainlet.compiled.read_module import read_module
 
-    graph, origin = from_module_with_origin(model, example_inputs, norm)
+    graph, origin = read_module(model, example_inputs, norm, cache)
     return graph, origin, origin.input_perm
 
 

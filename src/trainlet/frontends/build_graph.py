@@ -98,7 +98,7 @@ def _import_layers(ctx: Import) -> None:
         unknown |= set(layer.outputs)
     if problems:
         count = f"{len(problems)} layer{'s' if len(problems) > 1 else ''}"
-        advice = "replace them in the model and export it again"
+        advice = "replace them in the model" + (" and export it again" if "." in ctx.model.file else "")
         raise ModelError(f"{ctx.model.file}: {count} cannot be imported ({advice}): " + "; ".join(problems))
 
 

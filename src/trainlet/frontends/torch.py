@@ -86,12 +86,6 @@ def _input(module: Any, example_inputs: Any) -> Any:
 
 
 def _build(exported: Exported, norm: str) -> Built:
-    if exported.mutated:
-        names = ", ".join(exported.mutated)
-        raise ModelError(
-            f"{exported.name}: forward writes to {names} in place, which a compiled program would not see; "
-            "compute a new tensor instead"
-        )
     if len(exported.inputs) != 1 or len(exported.outputs) != 1:
         raise ModelError(
             f"{exported.name}: has {len(exported.inputs)} inputs and {len(exported.outputs)} outputs; "
@@ -105,7 +99,18 @@ def _build(exported: Exported, norm: str) -> Built:
         exported.name, 20, exported.inputs[0], _shape(exported),
         t.names[output.name], _needed(t.layers, t.names[output.name]), t.initializers,
     )  # fmt: skip
-    return build_graph(network, exported.name)
+    problems = [f"{exported.name} {p}" for p in exported.problems]
+    problems += [f"{exported.name} writes to {n} in place: compute a new tensor" for n in exported.mutated]
+    if not problems:
+        return build_graph(network, exported.name)
+    try:
+        build_graph(network, exported.name)
+    except ModelError as more:
+        problems.append(str(more))
+    raise ModelError(
+        f"{exported.name} is not one static graph (use torch.where instead of branches, or move them out of "
+        f"forward): {'; '.join(problems)}"
+    )
 
 
 def _shape(exported: Exported) -> tuple[int, ...]:

@@ -57,14 +57,12 @@ class Translation:
                 continue
             try:
                 if target not in ATEN:
-                    raise Unsupported(f"{target} is not an operator trainlet has{ADVICE.get(target, '')}")
+                    raise Unsupported(f"is not an operator trainlet has{ADVICE.get(target, '')}")
                 ATEN[target](self, node)
             except Unsupported as reason:
-                self.layer(
-                    target,
-                    node.all_input_nodes,
-                    {"reason": f"{target} {reason}" if target not in str(reason) else str(reason)},
-                )
+                op = target if "." in target else f"torch.{target}"  # torch.cond has no overloads
+                known = [n for n in node.all_input_nodes if n.name in self.names]
+                self.layer(op, known, {"reason": f"{op} {reason}"})
 
     def is_known(self, node: Any) -> bool:
         """Whether a node's result follows from the module alone; no operator here is random in evaluation."""
@@ -140,6 +138,9 @@ def argument(node: Any, index: int, name: str, default: Any = None) -> Any:
 
 
 ADVICE = {
+    "cond": "; use torch.where",
+    "aten.index.Tensor": "; the size of what it picks depends on data, use torch.where or a slice",
+    "aten.nonzero.default": "; its size depends on data, use torch.where",
     "aten._log_softmax.default": "; leave it out, the loss contains it",
     "aten._native_batch_norm_legit.no_stats": "; it uses batch statistics even in evaluation: give the layer "
     "running ones (track_running_stats=True)",

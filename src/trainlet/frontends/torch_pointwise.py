@@ -114,11 +114,19 @@ def nothing(t: Translation, n: Any) -> None:
 
 @aten("expand")
 def expand(t: Translation, n: Any) -> None:
-    """x repeated along its dimensions of size 1."""
-    if shape_of(n) == shape_of(n.args[0]):
+    """x repeated along its dimensions of size 1; arithmetic broadcasts without that."""
+    if shape_of(n) == shape_of(n.args[0]) or all(_broadcasts(user, n) for user in n.users):
         t.same(n, n.args[0])
     else:
         t.layer("Expand", [n.args[0], t.constant(np.array(shape_of(n), np.int64))])
+
+
+def _broadcasts(user: Any, expanded: Any) -> bool:
+    """Whether `user` is arithmetic whose other operand has the result's shape already."""
+    if not str(user.target).startswith(("aten.add.", "aten.sub.", "aten.mul.", "aten.div.")):
+        return False
+    others = [a for a in user.args if hasattr(a, "target") and a is not expanded]
+    return any(shape_of(a) == shape_of(user) and "expand" not in str(a.target) for a in others)
 
 
 def getitem(t: Translation, n: Any) -> None:

@@ -12,11 +12,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainlet.backends.c99.writer import C_TYPES
 from trainlet.errors import BackendError
+from trainlet.ir import Graph
 from trainlet.runtime.toolchain import FLAGS, build_flags, compiler, publish
+
+if TYPE_CHECKING:
+    from trainlet.api import Settings
+    from trainlet.plan.budget import MemoryChoice
 
 MAIN = Path(__file__).with_name("main.c")
 
@@ -38,6 +43,10 @@ TARGETS = {
 }
 
 
+# Instruction sets as gcc and clang call them, and as zig does.
+ZIG_CPUS = {"-march=armv8-a": "generic", "-march=x86-64": "x86_64", "-march=x86-64-v3": "x86_64_v3"}
+
+
 def find_target(name: str) -> Target:
     """A target by name. Raises BackendError listing those there are, or where zig is missing."""
     if name not in TARGETS:
@@ -48,17 +57,42 @@ def find_target(name: str) -> Target:
     return target
 
 
-def build_standalone(folder: Path, target_name: str) -> Path:
+def compile_standalone(
+    model: str | Path | Graph,
+    settings: Settings,
+    output: Path,
+    target: str = "native",
+    threads: int = 1,
+    backend: str | None = None,
+) -> tuple[Path, MemoryChoice | None]:
+    """Plan, emit and build a program for one of TARGETS in the folder `output`: its executable, and how a
+    budget was met. backend: as in `trainlet.compile`. Raises TrainletError."""
+    from trainlet import api
+    from trainlet.compiled.compile import choose_backend, plan_for, write_for
+    from trainlet.plan.budget import fit_budget
+
+    isa, graph = find_target(target).isa, model if isinstance(model, Graph) else api.load(model)
+    backend, chosen = choose_backend(backend, graph), None
+    if settings.budget_bytes is not None:
+        settings, chosen = fit_budget(settings, lambda s: plan_for(graph, s, backend, threads, isa))
+    program = plan_for(graph, settings, backend, threads, isa)
+    origin = api.checkpoint_meta(program.name, settings, program.module.selection)
+    write_for(program, output, backend, threads, isa, origin)
+    return build_standalone(output, target, 1 if chosen is None else chosen.calls), chosen
+
+
+def build_standalone(folder: Path, target_name: str, calls: int = 1) -> Path:
     """The executable of the sources in `folder` (backends' `write_sources`, `write_program`), built there.
 
     lib<name>.a holds the training program alone, for <name>.h; the executable adds main.c's command line.
+    calls: of a program that accumulates, as many make one update.
     Raises BackendError with the compiler's first error.
     """
     target = find_target(target_name)
     manifest = json.loads((folder / "program.json").read_text())
     name = manifest["prefix"]
     shutil.copyfile(MAIN, folder / "main.c")
-    (folder / "standalone.h").write_text(_header(manifest))
+    (folder / "standalone.h").write_text(_header(manifest, calls))
     command, flags = _command(target), _flags(manifest, target)
     objects = folder / "objects"
     objects.mkdir(exist_ok=True)
@@ -101,9 +135,12 @@ def _archiver(target: Target) -> list[str]:
 
 
 def _flags(manifest: dict[str, Any], target: Target) -> tuple[str, ...]:
-    if "build" in manifest:
-        return build_flags(manifest["build"])
-    return FLAGS  # the portable kernels: the same bits on every processor
+    if "build" not in manifest:
+        return FLAGS  # the portable kernels: the same bits on every processor
+    flags = build_flags(manifest["build"])
+    if not target.zig:
+        return flags
+    return tuple(f"-mcpu={ZIG_CPUS[f]}" if f in ZIG_CPUS else f for f in flags)
 
 
 def _plain(flags: Sequence[str]) -> list[str]:
@@ -126,7 +163,7 @@ def _run(command: Sequence[str]) -> None:
         raise BackendError(f"{command[0]} failed: {(result.stderr.splitlines() or ['no message'])[0]}")
 
 
-def _header(manifest: dict[str, Any]) -> str:
+def _header(manifest: dict[str, Any], calls: int) -> str:
     """standalone.h: what main.c must know of the program."""
     name, x, label = manifest["prefix"], manifest["input"], manifest["label"]
     accumulates = manifest["training_function"] == "accumulate"
@@ -144,7 +181,7 @@ def _header(manifest: dict[str, Any]) -> str:
         "LABEL_ELEMENTS": 1 if classifies else outputs,
         "OUTPUTS": outputs,
         "BATCH": batch,
-        "CALLS": int(manifest.get("calls", 1)),
+        "CALLS": calls,
         "ACCUMULATES": int(accumulates),
         "CLASSIFIES": int(classifies),
         "MODEL_ID": f"{name.upper()}_MODEL_ID",
