@@ -105,7 +105,9 @@ class Contributions:
         if k == 0 or not self.biases:
             return 0.0
         ks = [0, *sorted(self.biases)]
-        precise = 10 * max(1 / e.deviation**2 for e in self.biases.values())  # at 0 the gain is 0, not measured
+        precise = 10 * max(
+            1 / e.deviation**2 for e in self.biases.values()
+        )  # at 0 the gain is 0, not measured
         weights = [precise, *(1 / self.biases[i].deviation ** 2 for i in ks[1:])]
         gains = unimodal(np.array([0.0, *(self.biases[i].gain for i in ks[1:])]), np.array(weights))
         return float(np.interp(k, ks, gains - gains[0]))

@@ -20,11 +20,13 @@ class Isa:
 
 ISAS = {
     "x86-64": Isa(4, ("-march=x86-64",)),
-    "x86-64-v3": Isa(8, ("-march=x86-64-v3",), ("avx2", "fma", "bmi2")),
+    "x86-64-v3": Isa(8, ("-march=x86-64-v3",), ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe")),
     "x86-64-v4": Isa(
-        16, ("-march=x86-64-v4",), ("avx2", "fma", "bmi2", "avx512f", "avx512vl", "avx512dq", "avx512bw")
+        16,
+        ("-march=x86-64-v4",),
+        ("avx2", "fma", "bmi2", "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512cd"),
     ),
-    "aarch64": Isa(4, ("-march=armv8-a",)),
+    "aarch64": Isa(4, ()),
 }
 ALIGNMENT = 64  # a cache line, and the widest register
 

@@ -12,7 +12,7 @@ void tl_dense_rows(const void *dense, int32_t part, int32_t parts) {
   const tl_conv_shape *s = &d->s;
   const int32_t k = s->kh * s->kw * s->c, positions = s->n * s->oh * s->ow, tile = tl_dense_tile(k);
   const int32_t last = tl_bound(positions, GRAIN, part + 1, parts);
-  float *patches = d->tiles + (int64_t)part * tile * k;
+  float *patches = d->tiles + part * ((int64_t)tile * k + TL_VL);
   for (int32_t p = tl_bound(positions, GRAIN, part, parts); p < last; p += tile) {
     int32_t count = least(tile, last - p);
     int64_t at = (int64_t)p * s->o;
@@ -46,13 +46,13 @@ void tl_dense_weights_part(const void *weights, int32_t part, int32_t parts) {
   const tl_conv_shape *s = &g->s;
   const int32_t k = s->kh * s->kw * s->c, positions = s->n * s->oh * s->ow, tile = tl_dense_tile(k);
   const int32_t first = tl_bound(k, 3 * TL_VL, part, parts), last = tl_bound(k, 3 * TL_VL, part + 1, parts);
-  const int32_t pitch = (last - first + TL_VL - 1) / TL_VL * TL_VL;
+  const int32_t pitch = last - first;
   if (first == last) return;
   tl_update u = *g->u;
   u.w = (float *)u.w + first;
   if (u.m) u.m += first;
   if (u.v) u.v += first;
-  float *patches = g->tiles + (int64_t)part * tile * (k + TL_VL);
+  float *patches = g->tiles + part * ((int64_t)tile * k + TL_VL);
   for (int32_t p = 0; p < positions; p += tile) {
     int32_t count = least(tile, positions - p);
     tl_fill_patches(s, g->x, p, count, first, last, patches, pitch);

@@ -1,7 +1,7 @@
 /* Dense convolutions with a window, fp32: tiles of patches (im2col) through tl_gemm. Weights as panels, sums over taps
  * (ky, kx) ascending, within a tap over channels; taps in the padding count as 0. groups == 1.
  *
- * Scratch of each thread: tl_dense_tile(k) rows of k = kh * kw * c floats.
+ * Scratch of each thread: tl_dense_tile(k) rows of k = kh * kw * c floats, and TL_VL.
  */
 #ifndef TL_DENSE_H
 #define TL_DENSE_H
