@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
-    "MASTERS", "Settings", "TrainletError", "__version__", "adapted_graph", "build", "compile", "evaluate",
-    "export", "inspect", "load", "plan", "plan_report", "quantize", "schemes", "train", "train_report",
+    "MASTERS", "Settings", "TrainletError", "__version__", "adapted_graph", "analyze", "build", "compile",
+    "evaluate", "export", "inspect", "load", "plan", "plan_report", "quantize", "schemes", "train",
+    "train_report",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         MASTERS,
         Settings,
         adapted_graph,
+        analyze,
         build,
         compile,  # noqa: A004
         evaluate,

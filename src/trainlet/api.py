@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -11,21 +12,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from trainlet.adapt import adapted
-from trainlet.errors import CheckpointError, DataError, ModelError, SchemeError
+from trainlet.errors import BudgetError, CheckpointError, DataError, ModelError, SchemeError
 from trainlet.frontends import load, load_with_origin
 from trainlet.ir import Graph
+from trainlet.ir.graph import PLACES
 from trainlet.output import check_writable, whole_files
 from trainlet.scheme import Selection, UpdateScheme, layers, replace_head, resolve_scheme, select
 from trainlet.train.autodiff import LOSSES, TrainingModule
 from trainlet.train.parameters import INTEGER_MASTERS, SLOTS, Optimizer, parameters
 
 if TYPE_CHECKING:
+    from trainlet.choose.contribution import Contributions
+    from trainlet.choose.task import AnalysisSettings
     from trainlet.data import Dataset
     from trainlet.plan.program import Program, Watch
     from trainlet.runtime.host import HostProgram
     from trainlet.runtime.trainer import Progress, TrainResult
 
 MASTERS = ("fp32", *INTEGER_MASTERS)
+INPUTS = ("arena", *PLACES)
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Settings:
     """How a program is built. `accumulate`: gradients of several calls make one update.
 
     `classes`: a new head for that many classes, drawn from `seed` (None: the network's own head).
+    `input`: where a sample is while the program runs. arena: copied into its memory. caller: read where the
+    caller has it. rows: never whole, the program asks a function of the caller's for rows of an image.
     """
 
     scheme: str | UpdateScheme = "head"
@@ -46,6 +53,7 @@ class Settings:
     weight_decay: float = 0.0
     seed: int = 0
     budget_bytes: int | None = None
+    input: str = "arena"
 
 
 def inspect(model: str | Path | Graph) -> dict[str, Any]:
@@ -122,6 +130,8 @@ def _check_values(settings: Settings) -> None:
         raise SchemeError(f"batch {settings.batch} is not positive")
     if settings.master not in MASTERS:
         raise SchemeError(f"master {settings.master!r} is none of {', '.join(MASTERS)}")
+    if settings.input not in INPUTS:
+        raise SchemeError(f"input {settings.input!r} is none of {', '.join(INPUTS)}")
     if settings.optimizer not in SLOTS:
         raise SchemeError(f"optimizer {settings.optimizer!r} is none of {', '.join(SLOTS)}")
 
@@ -137,12 +147,49 @@ def plan(
     watch(pass name, graph) is called after each pass over each function. for_board: with the smaller scratch
     of kernels built for a microcontroller (TL_LANES 4), not for this machine.
     """
+    program = _plan_any(model, replace(settings, budget_bytes=None), watch, for_board)
+    if settings.budget_bytes is not None and program.ram_bytes > settings.budget_bytes:
+        from trainlet.plan.over_budget import over_budget
+
+        words = over_budget(program, settings.budget_bytes)
+        raise BudgetError(f"{words} {_nearest(model, settings, settings.budget_bytes, for_board)}")
+    return program
+
+
+def _plan_any(model: str | Path | Graph, settings: Settings, watch: Watch, for_board: bool) -> Program:
+    """The plan, however large."""
     from trainlet.backends.c99 import BOARD_LANES, HOST_LANES, scratch_bytes
     from trainlet.plan.program import plan as plan_module
 
     lanes = BOARD_LANES if for_board else HOST_LANES
-    module = derive(model, settings)
-    return plan_module(module, lambda node: scratch_bytes(node, lanes), settings.budget_bytes, watch)
+    scratch = partial(scratch_bytes, lanes=lanes)
+    return plan_module(derive(model, settings), scratch, watch=watch, sample=settings.input)
+
+
+def _nearest(model: str | Path | Graph, settings: Settings, budget_bytes: int, for_board: bool) -> str:
+    """A sentence: the nearest scheme that fits, or what the least one needs, and for what."""
+    from trainlet.plan.over_budget import peak
+    from trainlet.scheme.shrink import first_fitting, smaller_schemes
+
+    graph, _ = prepare(model, settings)
+    planned: dict[str, Program] = {}
+
+    def ram_bytes(scheme: UpdateScheme) -> int:
+        smaller = replace(settings, scheme=scheme, budget_bytes=None)
+        planned[scheme.name] = _plan_any(model, smaller, lambda name, graph: None, for_board)
+        return planned[scheme.name].ram_bytes
+
+    smaller = smaller_schemes(resolve_scheme(settings.scheme, graph), graph)
+    if not smaller:
+        return "It trains the head alone: take a smaller network or input, or raise the budget."
+    found, needed = first_fitting(smaller, ram_bytes, budget_bytes)
+    if found is not None:
+        return f"The nearest scheme that fits: --scheme {found.name} ({needed:,} bytes)."
+    least = smaller[-1].name
+    return (
+        f"Not even --scheme {least} fits, it needs {needed:,} bytes. {peak(planned[least])} "
+        "Take a smaller network or input, or raise the budget."
+    )
 
 
 def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
@@ -167,7 +214,7 @@ def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
 
 
 def plan_report(program: Program) -> dict[str, Any]:
-    """`plan --json`: bytes by memory, the lower bound, work, and what is alive at the peak."""
+    """`plan --json`: bytes by memory, the lower bound, what lowered it, work, what is alive at the peak."""
     main = program.main
     b = program.bytes
     return {
@@ -176,8 +223,10 @@ def plan_report(program: Program) -> dict[str, Any]:
         "master": program.module.optimizer.master,
         "batch": main.graph.inputs[0].shape[0],
         "ram_bytes": {k: b[k] for k in ("arena", "state", "scratch")} | {"total": program.ram_bytes},
+        "input": {"where": program.sample, "caller_bytes": program.sample_bytes},
         "flash_bytes": b["flash"],
         "lower_bound_bytes": max(f.lower_bound_bytes for f in program.functions.values()),
+        "saved_bytes": program.saved_bytes,
         "macs": main.macs(),
         "peak_live": [{"name": r.name, "bytes": r.bytes} for r in main.peak_live()],
         "functions": {
@@ -208,7 +257,17 @@ def compile(  # noqa: A001  (the command's name)
 
     program = plan(model, settings, watch, for_board=board is not None)
     origin = checkpoint_meta(program.name, settings, program.module.selection)
-    return write_package(program, Path(output), format, board, origin)
+    try:
+        return write_package(program, Path(output), format, board, origin)
+    except BudgetError as error:
+        from trainlet.device.board import board as find_board
+
+        assert board is not None
+        part = find_board(board)
+        room = part.ram.budget_bytes - part.stack_bytes
+        if program.ram_bytes <= room:
+            raise
+        raise BudgetError(f"{error} {_nearest(model, settings, room, for_board=True)}") from None
 
 
 def build(model: str | Path | Graph, settings: Settings) -> HostProgram:
@@ -393,6 +452,24 @@ def evaluate(
     return {"model": graph.name, **found, "samples": len(samples.x_test)}
 
 
+def analyze(
+    model: str | Path | Graph,
+    data: str | Path | Dataset,
+    output: str | Path,
+    settings: AnalysisSettings | None = None,
+    *,
+    jobs: int = 1,
+    on: str = "local",
+) -> Contributions:
+    """What training each bias and each share of a weight's channels gains on a task (choose/analyze.py).
+
+    Written to `output`; runs that were finished before are not made again.
+    """
+    from trainlet.choose.analyze import analyze as measure
+
+    return measure(model, data, output, settings, jobs=jobs, on=on)
+
+
 def train(
     model: str | Path | Graph,
     data: str | Path | Dataset,
@@ -482,6 +559,6 @@ def _open_program(folder: Path, data: str | Path | Dataset) -> tuple[HostProgram
 
 
 __all__ = [
-    "MASTERS", "Settings", "adapted_graph", "build", "compile", "evaluate", "export", "inspect", "load",
-    "plan", "plan_report", "quantize", "schemes", "train", "train_report",
+    "MASTERS", "Settings", "adapted_graph", "analyze", "build", "compile", "evaluate", "export", "inspect",
+    "load", "plan", "plan_report", "quantize", "schemes", "train", "train_report",
 ]  # fmt: skip

@@ -41,7 +41,7 @@ def test_compile_writes_a_program_that_trains(model: Path, data: Path, tmp_path:
 def test_emit_after_prints_text_that_opt_reads(model: Path, tmp_path: Path) -> None:
     text = run("compile", model, "--scheme", "head", "-o", tmp_path / "program", "--emit-after", "fuse")
     names = [g.name for g in parse_program(text, shapes_only=True)]
-    assert names == ["net.predict", "net.step"]
+    assert names == ["net.step", "net.predict"]
     (tmp_path / "dump.tl").write_text(text)
     assert run("opt", tmp_path / "dump.tl") == run("opt", tmp_path / "dump.tl", "--pass", "fuse")
 

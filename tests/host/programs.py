@@ -108,6 +108,18 @@ def perceptron() -> Graph:
     return n.gemm(x, 3)
 
 
+def deep(stride: int = 1, kernel: int = 3, seed: int = 0) -> Graph:
+    """An int8 stem, three inverted residuals on wide maps and a small tail: the front sets the peak."""
+    n = Net("deep", (33, 29, 3), seed)
+    x = n.conv(n.x, 8, 3, 2)
+    for s in (1, stride, 1):
+        y = n.conv(n.conv(n.conv(x, 24), 24, kernel, s, groups=24), 8, act="none")
+        x = n.b.add("Add", [x, y], name=f"{y.name}.sum") if s == 1 else y
+    x = n.conv(x, 12, 3, 2)
+    calibration = np.random.default_rng(1).normal(0, 1, (16, 33, 29, 3)).astype(np.float32)
+    return quantize(n.head(n.conv(x, 16), 4), calibration)
+
+
 NETWORKS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (residual, excited, wave, perceptron)}
 
 

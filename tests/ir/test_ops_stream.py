@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainlet.ir import GraphBuilder, Quant, interpret
-from trainlet.ir.ops.stream import encode, stages, window_bytes
+from trainlet.ir.ops.stream import Link, encode, rows_kept, stages, window_bytes
 
 
 def chain(seed, kernel, stride, add):
@@ -41,5 +41,31 @@ def test_stream_rows_equals_its_stages(seed, kernel, stride, add):
 
 def test_rows_between_stages_are_what_one_row_of_the_next_reads():
     b, _ = chain(0, 5, 1, True)
-    # 5 rows of 7 x 6 for the depthwise window, one of 7 x 6 and one of 7 x 4 for what follows
-    assert window_bytes(b.nodes) == 5 * 7 * 6 + 7 * 6 + 7 * 4
+    # 5 rows of 7 x 6 for the depthwise window, one of 7 x 6 and one of 7 x 4 behind it; 6 bytes a stage
+    assert window_bytes(b.nodes) == 5 * 7 * 6 + 7 * 6 + 7 * 4 + 32
+
+
+@given(st.integers(1, 7), st.integers(1, 3), st.integers(0, 3), st.integers(7, 20))
+def test_rows_kept_of_a_line_are_one_window(span, stride, pad, height):
+    """What a kernel reads at once; a row that the stride passes over is not made."""
+    pad = min(pad, span - 1)
+    rows = (height + pad - span) // stride + 1
+    line = (Link((-1,), 1, 0, 1, height, height), Link((0,), stride, pad, span, height, rows))
+    assert rows_kept(line, True) == (1, min(span, height, max(span - pad, span if rows > 1 else 0)))
+
+
+def test_a_sum_keeps_the_rows_that_lie_between_its_operands():
+    """x, 5x5 on it, x + that: x is two rows ahead of the sum."""
+    block = (
+        Link((-1,), 1, 0, 1, 9, 9),
+        Link((0,), 1, 2, 5, 9, 9),
+        Link((1, 0), 1, 0, 1, 9, 9),
+    )
+    assert rows_kept(block, True) == (1, 5, 1)
+    pointwise_first = (
+        block[0],
+        Link((0,), 1, 0, 1, 9, 9),
+        Link((1,), 1, 2, 5, 9, 9),
+        Link((2, 0), 1, 0, 1, 9, 9),
+    )
+    assert rows_kept(pointwise_first, True) == (1, 3, 5, 1)

@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "tl_conv.h"
+#include "tl_hidden.h"
 
 enum { MOST = 20000 };
 
@@ -34,9 +34,15 @@ static uint32_t hash(const void *data, size_t size) {
 
 static void print(const char *text);
 
+static size_t length_of(const char *text) {
+  size_t length = 0;
+  while (text[length]) length++;
+  return length;
+}
+
 static void report(const char *name, const void *data, int32_t size) {
   char line[64];
-  size_t length = strlen(name);
+  size_t length = length_of(name);
   uint32_t h = hash(data, (size_t)size);
   memcpy(line, name, length);
   line[length++] = ' ';
@@ -86,15 +92,62 @@ static void layer(int32_t h, int32_t c, int32_t o, int32_t kernel, int32_t strid
     tl_conv_weight_grad(&s, &saved, dy, &store, scratch);
     report("dw", grad, o * kernel * kernel * c * 4);
   }
+  if (depthwise && stride == 1) {
+    static double copies[1024]; /* for the channels of an image */
+    tl_depthwise_s8(&s, x, -3, &weights, &b, scale, 4, x, mask, copies);
+    report("y in place", x, positions * o);
+    report("its mask", mask, TL_MASK_BYTES(positions * o));
+  }
   (depthwise ? tl_depthwise_input_grad : tl_conv_input_grad)(&s, dy, &weights, dx, 1, scratch);
   report("dx", dx, h * h * c * 4);
+  if (!depthwise) {
+    const int32_t first = c / 3, count = c - first - c / 5;
+    tl_conv_input_grad_slice(&s, dy, &weights, first, count, dx, scratch);
+    report("slice", dx, h * h * count * 4);
+  }
   if (depthwise && stride == 1) {
     tl_depthwise_input_grad_inplace(&s, dy, &weights, scratch);
     report("in place", dy, h * h * c * 4);
   }
 }
 
+/* A block of a network: 1x1, depthwise, 1x1, whole and by groups of channels. */
+static void block(int32_t h, int32_t c, int32_t hidden, int32_t kernel, int32_t stride, int32_t group) {
+  static float scale[256], work[MOST];
+  static int8_t bias[256];
+  const int32_t out = (h - 1) / stride + 1, pad = kernel / 2;
+  const tl_conv_shape reader = {1, out, out, hidden, out, out, c, 1, 1, 1, 1, 0, 0, 1, 1, 1};
+  const tl_conv_shape depthwise = {1,      h,      h,   hidden, out, out, hidden, kernel,
+                                   kernel, stride, stride, pad, pad, 1,   1,      hidden};
+  const tl_conv_shape maker = {1, h, h, c, h, h, hidden, 1, 1, 1, 1, 0, 0, 1, 1, 1};
+  for (int32_t j = 0; j < hidden; j++) scale[j] = (draw_float() + 1.5f) * 0.1f;
+  draw_all();
+  for (int i = 0; i < MOST / 8; i++) mask[i] = (uint8_t)draw();
+  const tl_weights weights = {TL_W_S8, w, NULL, TL_W_S8, NULL, 0, 0};
+  const tl_grad_x saved = {x, NULL, -3, c};
+  const tl_update rows = {.rule = TL_SGD, .master = TL_STOCHASTIC, .stored = TL_T_S8, .w = trained,
+                          .row_len = c, .row_scale = scale, .lr = 5.0f, .seed = 7, .step = 1, .stream = 2};
+  const tl_update biases = {.rule = TL_SGD, .master = TL_STOCHASTIC, .stored = TL_T_S8, .w = bias,
+                            .row_len = hidden, .row_scale = scale, .lr = 5.0f, .seed = 7, .step = 1, .stream = 3};
+  const tl_hidden_chain chain = {
+      .group = group,
+      .reader = {.shape = &reader, .weights = &weights},
+      .inner = {.mask = mask, .scale = scale, .bias = &biases},
+      .depthwise = {.shape = &depthwise, .weights = &weights},
+      .outer = {.mask = mask + 1, .factor = 0.5f},
+      .maker = {.shape = &maker, .weights = &weights, .x = &saved, .update = &rows},
+      .overwrite = stride == 1};
+  memset(bias, 0, sizeof bias);
+  tl_hidden_grad(&chain, dy, dx, 1, work, scratch);
+  report("block dx", dx, h * h * c * 4);
+  report("block dw", trained, hidden * c);
+  report("block bias", bias, hidden);
+}
+
 static void run(void) {
+  block(6, 8, 48, 3, 1, 48);
+  block(6, 8, 48, 3, 1, 16);
+  block(7, 5, 41, 5, 2, 16);
   layer(15, 3, 16, 3, 2, 1, 0);
   layer(8, 48, 24, 1, 1, 1, 0);
   layer(4, 160, 33, 1, 1, 1, 70);
@@ -119,7 +172,7 @@ static void print(const char *text) {
   static int32_t out = -1;
   const uint32_t console[3] = {(uint32_t)":tt", 4, 3}; /* opened for writing it is stdout */
   if (out < 0) out = semihosting(1, console);
-  const uint32_t data[3] = {(uint32_t)out, (uint32_t)text, strlen(text)};
+  const uint32_t data[3] = {(uint32_t)out, (uint32_t)text, length_of(text)};
   semihosting(5, data);
 }
 

@@ -32,13 +32,17 @@ class GradX(ctypes.Structure):
     _fields_ = [("s8", c_void_p), ("f32", c_void_p), ("zero", c_int32), ("k", c_int32)]
 
 
+class ChannelSlice(ctypes.Structure):
+    _fields_ = [(name, c_int32) for name in ("positions", "channels", "first", "count")]
+
+
 class Update(ctypes.Structure):
     _fields_ = (
         [(name, c_int) for name in ("rule", "master", "stored")]
         + [(name, c_void_p) for name in ("w", "fraction", "m", "v")]
         + [("row_len", c_int32), ("row_scale", c_void_p)]
         + [(name, c_float) for name in "lr momentum beta1 beta2 eps weight_decay bias1 bias2".split()]
-        + [(name, c_uint32) for name in ("seed", "step", "stream")]
+        + [(name, c_uint32) for name in ("seed", "step", "stream", "first")]
     )
 
 

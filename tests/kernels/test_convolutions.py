@@ -46,6 +46,32 @@ def test_int8_convolution_is_exact(kernels, seed, depthwise):
     np.testing.assert_array_equal(y, ref.saturate(v))
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_depthwise_int8_convolution_over_its_own_operand(kernels, seed):
+    rng = np.random.default_rng(seed)
+    s = shape_of_equal_extents(rng)
+    x = rng.integers(-128, 128, (s.n, s.h, s.w, s.c), dtype=np.int8)
+    w = ref.random_weights(rng, s)
+    bias = rng.integers(-5000, 5000, s.o, dtype=np.int32)
+    scale = rng.uniform(1e-3, 2e-2, s.o).astype(f32)
+    y, d = np.zeros_like(x), x.copy()
+    masks = [np.full((x.size + 7) // 8, 255, np.uint8) for _ in range(2)]
+    layer = (-5, w.struct, Bias(pointer(bias)), scale, 3)
+    kernels.call("tl_depthwise_s8", s, x, *layer, y, masks[0], depthwise_scratch(s), out=[y, masks[0]])
+    work = scratch(16 * (4 * s.kh * s.kw + s.h * s.w))
+    kernels.call("tl_depthwise_s8", s, d, *layer, d, masks[1], work, out=[d, masks[1]])
+    assert d.tobytes() == y.tobytes()
+    assert masks[0].tobytes() == masks[1].tobytes()
+
+
+def shape_of_equal_extents(rng):
+    """A depthwise layer of stride 1 whose result is as large as its input."""
+    c, k, dilation = (int(v) for v in (rng.integers(2, 40), rng.choice([1, 3, 5]), rng.integers(1, 3)))
+    n, h, w = (int(v) for v in rng.integers(1, 10, 3))
+    pad = [int(rng.integers(0, (k - 1) * dilation + 1)) for _ in range(2)]
+    return ConvShape(n, h, w, c, h, w, c, k, k, 1, 1, *pad, dilation, dilation, c)
+
+
 @pytest.mark.parametrize("depthwise", [False, True])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_float_convolution(kernels, seed, depthwise):
@@ -94,17 +120,31 @@ def test_input_gradient(kernels, seed, depthwise):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_input_gradient_over_its_own_operand(kernels, seed):
     rng = np.random.default_rng(seed)
-    c, k, dilation = (int(v) for v in (rng.integers(2, 40), rng.choice([1, 3, 5]), rng.integers(1, 3)))
-    n, h, w_ = (int(v) for v in rng.integers(1, 10, 3))
-    pad = [int(rng.integers(0, (k - 1) * dilation + 1)) for _ in range(2)]
-    s = ref.ConvShape(n, h, w_, c, h, w_, c, k, k, 1, 1, *pad, dilation, dilation, c)
-    dy = rng.normal(0, 1, (n, h, w_, c)).astype(f32)
+    s = shape_of_equal_extents(rng)
+    dy = rng.normal(0, 1, (s.n, s.h, s.w, s.c)).astype(f32)
     w = ref.random_weights(rng, s, kinds=(ref.S8, ref.F32_MASTER, ref.F32))
     apart, d = np.empty_like(dy), dy.copy()
     kernels.call("tl_depthwise_input_grad", s, dy, w.struct, apart, 0, depthwise_scratch(s), out=[apart])
-    work = scratch(64 * (k * k + ((k - 1) * dilation + 1) * w_))
+    work = scratch(64 * (s.kh * s.kw + ((s.kh - 1) * s.dh + 1) * s.w))
     kernels.call("tl_depthwise_input_grad_inplace", s, d, w.struct, work, out=[d])
     assert d.tobytes() == apart.tobytes()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_input_gradient_of_some_channels(kernels, seed):
+    rng = np.random.default_rng(seed)
+    s = random_shape(rng, deep=seed % 5 == 4)
+    s.c, s.o, s.groups = s.c // s.groups, s.o // s.groups, 1
+    first = int(rng.integers(0, s.c))
+    count = int(rng.integers(1, s.c - first + 1))
+    dy = rng.normal(0, 1, (s.n, s.oh, s.ow, s.o)).astype(f32)
+    w = ref.random_weights(rng, s, kinds=(ref.S8, ref.F32_MASTER, ref.F32))
+    dx = np.full((s.n, s.h, s.w, s.c), np.nan, f32)
+    kernels.call("tl_conv_input_grad", s, dy, w.struct, dx, 0, scratch(CONV_SCRATCH), out=[dx])
+    some = np.full((s.n, s.h, s.w, count), np.nan, f32)
+    operands = (s, dy, w.struct, first, count, some, scratch(CONV_SCRATCH))
+    kernels.call("tl_conv_input_grad_slice", *operands, out=[some])
+    assert some.tobytes() == np.ascontiguousarray(dx[..., first : first + count]).tobytes()
 
 
 def stored_gradient(rows, row_len, scale=None):
@@ -183,6 +223,27 @@ def test_masked_gradients_may_be_in_place(kernels, positions, channels, seed, ma
         sizes = (positions, channels) if name == "tl_requantize_grad" else (g.size,)
         kernels.call(name, out, source, mask, factor, *sizes, out=[out])
         np.testing.assert_array_equal(out, want.astype(f32))
+
+
+@given(st.integers(1, 20), st.integers(1, 60), st.integers(0, 2**32 - 1), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_masked_gradients_of_some_channels(kernels, positions, channels, seed, eights):
+    rng = np.random.default_rng(seed)
+    step = 8 if eights and channels >= 8 else 1
+    channels = channels // step * step
+    first = int(rng.integers(0, channels // step)) * step
+    count = int(rng.integers(1, channels - first + 1))
+    g = rng.normal(0, 1, (positions, channels)).astype(f32)
+    scale, passes = rng.uniform(0, 2, channels).astype(f32), rng.random(g.shape) < 0.5
+    some = slice(first, first + count)
+    place = ref.ChannelSlice(positions, channels, first, count)
+    for name, factor, want in [
+        ("tl_requantize_grad_slice", scale, np.where(passes, g * scale, 0)),
+        ("tl_mask_grad_slice", float(scale[0]), np.where(passes, g * scale[0], 0)),
+    ]:
+        d = g[:, some].copy()
+        kernels.call(name, d, bits(passes), factor, place, out=[d])
+        np.testing.assert_array_equal(d, want[:, some].astype(f32))
 
 
 # --------------------------------------------------------------------------------------------------- updates

@@ -77,6 +77,15 @@ def test_a_step_is_stored_as_documented(kernels, rule, stored, master, size):
             kernels.call("tl_update_row", u, row, col, grad[row, col : col + count].copy(), count, out=out)
     for array, same in zip(out, whole):
         np.testing.assert_array_equal(array, same)
+    for array, old in zip(out, first):
+        array[...] = old
+    for row in range(rows):  # each row as a tensor of its own: `first` says where it lies
+        part = Update.from_buffer_copy(u)
+        part.w, part.fraction, part.m, part.v = (pointer(a[row]) for a in (w, fraction, m, v))
+        part.row_scale, part.first = pointer(scale[row:]), row * row_len
+        kernels.call("tl_update_row", part, 0, 0, grad[row].copy(), row_len, out=out)
+    for array, same in zip(out, whole):
+        np.testing.assert_array_equal(array, same)
 
 
 @pytest.mark.parametrize("stored,master", CASES)

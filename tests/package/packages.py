@@ -22,6 +22,8 @@ SETTINGS = {
     "batch": Settings(scheme="head", batch=2),
     "accumulate": Settings(scheme="head", accumulate=True),
     "regression": Settings(scheme="head", loss="mean-squared-error"),
+    "rows": Settings(scheme="head", input="rows"),
+    "caller": Settings(scheme="head", input="caller"),
 }
 
 

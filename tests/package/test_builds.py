@@ -76,7 +76,7 @@ def test_what_was_learned_survives(folders: dict[str, Path], objects: list[Path]
     assert first.count("save: ") >= 3 and first.splitlines()[0] != second.splitlines()[0]
 
 
-@pytest.mark.parametrize("kind", ["batch", "accumulate", "regression"])
+@pytest.mark.parametrize("kind", ["batch", "accumulate", "regression", "rows", "caller"])
 def test_the_example_fits_other_programs(kind: str, tmp_path: Path) -> None:
     folder = package(tmp_path / "package", "c", None, kind)
     files = [*sources(folder), folder / "example" / "main.c", folder / "example" / "port.c"]

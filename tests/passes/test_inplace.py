@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 
-from tests.passes.texts import assert_becomes, assert_stays
+from tests.passes.texts import after, assert_becomes, assert_stays
 from tests.plan.memory import own_memory, walk
 from tests.train.random_networks import Training, trainings
 from trainlet.ir.storage import storage_roots
@@ -104,6 +104,27 @@ def test_smaller_broadcast_operand_is_not_overwritten() -> None:
           return y
         }""".replace("z: f32[1,4]", "z2: f32[2,1]"),
     )
+
+
+DEPTHWISE = """graph g(x: s8[1,8,8,128] q(0.5, 1)) {
+  const w: s8[128,3,3,1]
+  const b: s32[128]
+  const s: f32[128]
+  a: s8[1,8,8,128] q(0.5, 1) = QLinearLookup(x, t)
+  y: s8[1,8,8,128] q(0.5, 1) = QLinearConv(a, w, b, s) {groups=128, pads=(1, 1, 1, 1)}
+  return y
+}""".replace("const s:", "const t: s8[256] const s:")
+
+
+def test_depthwise_convolution_overwrites_its_operand() -> None:
+    assert "groups=128, inplace=0" in after(reuse_in_place, DEPTHWISE)
+
+
+def test_strided_convolution_does_not() -> None:
+    smaller = DEPTHWISE.replace("y: s8[1,8,8,", "y: s8[1,4,4,").replace(
+        "groups=128,", "groups=128, strides=(2, 2),"
+    )
+    assert "groups=128, inplace=0" not in after(reuse_in_place, smaller)
 
 
 def test_update_lies_where_its_state_lies() -> None:

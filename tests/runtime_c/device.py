@@ -11,6 +11,7 @@ import numpy as np
 from tests.host.programs import built, network
 from tests.runtime_c.build import SOURCES, TESTS, CFlash, Nor
 from trainlet.quantize import quantize_samples
+from trainlet.runtime.host import Image
 from trainlet.runtime.toolchain import FLAGS, build_shared
 
 CLASSES, MODEL = 5, 0x1122334455667788
@@ -44,17 +45,25 @@ class Report(ctypes.Structure):
 
 
 class Firmware:
-    """The network `residual`, its last two layers trained (int8: with integer masters), and the session."""
+    """The network `residual`, its last two layers trained (int8: with integer masters), and the session.
 
-    def __init__(self, folder: Path, accumulate: bool = False, int8: bool = True) -> None:
+    place: where its samples are (Settings.input).
+    """
+
+    def __init__(
+        self, folder: Path, accumulate: bool = False, int8: bool = True, place: str = "arena"
+    ) -> None:
         self.graph, self.int8, self.folder = network("residual", int8), int8, folder
+        self.by_rows = place == "rows"
         master = "residual" if int8 else "fp32"
-        self.program, _ = built(self.graph, folder, scheme="last:2", master=master, accumulate=accumulate)
+        settings = {"scheme": "last:2", "master": master, "accumulate": accumulate, "input": place}
+        self.program, _ = built(self.graph, folder, **settings)
         for source in [*SOURCES.iterdir(), TESTS / "session_driver.c"]:
             shutil.copy(source, folder)
+        element = "int8_t" if int8 else "float"
         flags = [
             *FLAGS,
-            f"-DSAMPLE={'int8_t' if int8 else 'float'}",
+            f"-DSAMPLE={'residual_image' if self.by_rows else element}",
             *(["-DACCUMULATE"] if accumulate else []),
         ]
         self.library = ctypes.CDLL(str(build_shared(folder, flags)))
@@ -111,10 +120,19 @@ class Device:
     def _address(array: np.ndarray) -> ctypes.c_void_p:
         return ctypes.c_void_p(array.ctypes.data)
 
+    def _sample(self, sample: np.ndarray) -> ctypes.c_void_p:
+        """A sample as the program takes it; it is kept until the next."""
+        self.given = np.ascontiguousarray(sample)
+        if not self.firmware.by_rows:
+            return self._address(self.given)
+        read = ctypes.cast(self.library.residual_rows_from_memory, ctypes.c_void_p)
+        self.image = Image(read, self._address(self.given))
+        return ctypes.cast(ctypes.pointer(self.image), ctypes.c_void_p)
+
     def learn(self, sample: np.ndarray, label: int, lr: float = 0.05) -> tuple[int, np.ndarray]:
-        out, x = np.full(CLASSES, np.nan, np.float32), np.ascontiguousarray(sample)
+        out = np.full(CLASSES, np.nan, np.float32)
         status = self.library.tl_session_learn(
-            self.s, self._address(x), int(label), ctypes.c_float(lr), self._address(out)
+            self.s, self._sample(sample), int(label), ctypes.c_float(lr), self._address(out)
         )
         return status, out
 
@@ -123,26 +141,20 @@ class Device:
             assert self.learn(sample, label, lr)[0] in (OK, HELD_BACK)
 
     def hold(self, sample: np.ndarray, label: int) -> int:
-        return int(
-            self.library.tl_session_hold(self.s, self._address(np.ascontiguousarray(sample)), int(label))
-        )
+        return int(self.library.tl_session_hold(self.s, self._sample(sample), int(label)))
 
     def rehearse(self, count: int, lr: float = 0.05) -> int:
         return int(self.library.tl_session_rehearse(self.s, count, ctypes.c_float(lr)))
 
     def predict(self, sample: np.ndarray) -> np.ndarray:
         out = np.empty(CLASSES, np.float32)
-        self.library.tl_session_predict(
-            self.s, self._address(np.ascontiguousarray(sample)), self._address(out)
-        )
+        self.library.tl_session_predict(self.s, self._sample(sample), self._address(out))
         return out
 
     def program_predict(self, sample: np.ndarray) -> np.ndarray:
         """The emitted program's own predict."""
         out = np.empty(CLASSES, np.float32)
-        self.library.residual_predict(
-            self.at, self._address(np.ascontiguousarray(sample)), self._address(out)
-        )
+        self.library.residual_predict(self.at, self._sample(sample), self._address(out))
         return out
 
     def accuracy(self, samples: np.ndarray, labels: np.ndarray) -> float:

@@ -378,3 +378,22 @@ def test_a_program_that_accumulates_learns_commits_and_rolls_back(accumulating):
     x, y = accumulating.data(200, ALL, 2)
     device.learn_all(x, shuffled(y), lr=0.1)
     assert device.judge() == ROLLED_BACK and device.state() == committed
+
+
+@pytest.mark.parametrize("place", ["caller", "rows"])
+def test_a_session_takes_samples_from_where_they_are(firmware, place, tmp_path):
+    """The same states as with samples copied to the arena; the store knows them as the same network's."""
+    other, states, flash = Firmware(tmp_path, place=place), [], Nor(slot_size=8192)
+    x, y = firmware.data(40, ALL, 3)
+    for chosen in (firmware, other):
+        device = Device(chosen, Nor(slot_size=8192), replays=2, held_per_256=32, **chosen.keep(8, 8))
+        device.learn_all(x, y)
+        assert device.judge() in (COMMITTED, ROLLED_BACK)
+        assert np.array_equal(device.predict(x[0]), device.program_predict(x[0]))
+        states.append(device.state())
+    assert states[0] == states[1]
+    saved = Device(firmware, flash)
+    saved.learn_all(x, y)
+    assert saved.commit() == COMMITTED
+    loaded = Device(other, flash)
+    assert loaded.loaded == STORE_OK and loaded.state() == saved.state()

@@ -1,15 +1,16 @@
 """What `trainlet analyze` found out about a network on a task: the gain of each thing that can be trained.
 
-This is the contract between measuring (analyze.py) and choosing. Gains are differences of accuracy on a validation
-part of the training data, in 0..1, and are meant to be added (Lin et al., arXiv:2206.15472, section 3.2):
+This is the contract between measuring (analyze.py) and choosing. Gains are differences of accuracy on a
+validation part of the training data, in 0..1, and are meant to be added (arXiv:2206.15472, section 3.2):
 
-    gain(scheme) ~ bias_gain(k) + sum over the trained weights i of gain(i, share of i),   every i in the last k layers
+    gain(scheme) ~ bias_gain(k) + sum over the trained weights i of gain(i, share of i)
 
-`biases[k]` is measured over the head alone. `weights[i, share]` is measured over one base for all layers, the head and
-the last `settings["base_biases"]` biases; a layer that lies before those is measured over the last `bases[i]` biases, the
-fewest with which it can be trained. One base, because what a weight adds to the head alone and what the biases add
-overlap: over its own fewest biases the last layer would seem to be worth most of what the biases of the network give.
-So the sum is a first-order expansion around the base; how far it errs is measured on the chosen scheme.
+with every i in the last k layers. `biases[k]` is measured over the head alone. `weights[i, share]` is
+measured over one base for all layers, the head and the last `settings["base_biases"]` biases; a layer that
+lies before those over the last `bases[i]` biases, the fewest with which it can be trained. One base, because
+what a weight adds to the head alone and what biases add overlap: over its own fewest biases the last layer
+would seem to be worth most of what the biases of the whole network give. The sum is a first-order expansion
+around that base.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """A gain in accuracy (0..1) with a 90% confidence interval. `seeds` runs of `epochs` each are behind it."""
+    """A gain in accuracy (0..1) with a 90% confidence interval; `seeds` runs of `epochs` each are behind it.
+
+    Without any (seeds 0) it is interpolated between other shares of the same weight.
+    """
 
     gain: float
     low: float
@@ -51,8 +55,8 @@ class Estimate:
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """Where a weight lies. `conv_index`: as in the published schemes, None for the head. `part`: pw1, dw or pw2 of
-    an inverted residual block, else conv or gemm. `bytes`: int8 or float bytes of the whole weight."""
+    """Where a weight lies. `conv_index`: as in the published schemes, None for the head. `part`: pw1, dw or
+    pw2 of an inverted residual block, else conv or gemm. `bytes`: of the whole weight, int8 or float."""
 
     index: int
     conv_index: int | None
@@ -66,8 +70,9 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Contributions:
-    """An analysis. `fisher`: weight -> mean squared gradient of the real-valued weights by channel (those that a
-    scheme chooses from, scheme/layers.py); `bias_fisher`: the same summed over a bias."""
+    """An analysis. `fisher`: weight -> mean squared gradient of its real-valued weights, summed by channel
+    (those
+    a scheme chooses from, scheme/layers.py); `bias_fisher`: the same summed over a bias."""
 
     model: str
     model_id: str
@@ -99,7 +104,7 @@ class Contributions:
         return sorted(share for name, share in self.weights if name == weight)
 
     def bias_gain(self, k: int) -> float:
-        """Gain of training the last k biases over the head alone: measured, smoothed over k to rise and then fall."""
+        """Gain of training the last k biases over the head alone, smoothed over k to rise and then fall."""
         if not 0 <= k <= self.depth:
             raise AnalysisError(f"{k} biases: {self.model} has {self.depth} layers but the head")
         if k == 0 or not self.biases:
@@ -113,8 +118,11 @@ class Contributions:
         return float(np.interp(k, ks, gains - gains[0]))
 
     def gain(self, weight: str, share: float) -> float:
-        """Gain of also training `share` of a weight's channels: measured shares fitted by a concave curve from (0, 0)
-        (each further channel adds no more than those before), linear in log2(share) between them."""
+        """Gain of also training `share` of a weight's channels.
+
+        A concave curve from (0, 0) through the measured shares (each further channel adds no more than those
+        before), linear in log2(share) between them.
+        """
         measured = self.shares(weight)
         if not 0 <= share <= 1:
             raise AnalysisError(f"weight {weight}: share {share} is outside 0..1")
@@ -180,8 +188,9 @@ def from_json(text: str) -> Contributions:
 
 
 def read(path: str | Path, graph: Graph | None = None, data: Dataset | None = None) -> Contributions:
-    """The analysis in a file. With `graph` or `data` given, raises AnalysisError where it is of another network (as
-    loaded, before it gets a new head) or of other training samples (all of them, before any split)."""
+    """The analysis in a file. Raises AnalysisError where it is of another network than `graph` (as loaded,
+    before
+    it gets a new head), or of other training samples than `data` holds (all of them, before any split)."""
     try:
         found = from_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -196,8 +205,8 @@ def read(path: str | Path, graph: Graph | None = None, data: Dataset | None = No
         )
     if data is not None and found.data != data_id(data):
         raise AnalysisError(
-            f"{path} was measured on other training data than is given: analyze again with --data, or give the "
-            "data that was analyzed"
+            f"{path} was measured on other training data than is given: analyze again, or give the data that "
+            "was analyzed"
         )
     return found
 

@@ -10,8 +10,8 @@ import numpy as np
 def concave(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Fitted y (n) of the concave curve through (0, 0) nearest to the points, by weighted least squares.
 
-    x ascending and positive. The curve may fall. Exact: the best curve is the plain least-squares fit that has just
-    its own kinks, so all 2^(n-1) sets of kinks are tried; meant for a handful of points.
+    x ascending and positive. The curve may fall. Exact: the best curve is the plain least-squares fit that
+    has just its own kinks, so all 2^(n-1) sets of kinks are tried; meant for a handful of points.
     """
     best, cost = np.zeros_like(y), np.inf
     for count in range(len(x)):

@@ -32,6 +32,7 @@ def compile_(
     classes: o.Classes = None,
     budget: o.Budget = None,
     seed: o.Seed = 0,
+    input: o.InputOption = o.INPUT,  # noqa: A002  (the option's name)
     board: Annotated[
         str | None, typer.Option(help="Its kernels, and its memories as the budget: a name, or a .toml file.")
     ] = None,
@@ -47,7 +48,7 @@ def compile_(
         raise GraphError(f"no pass {emit_after!r}: there are {', '.join(PASSES)}")
     settings = api.Settings(
         scheme=scheme, master=master, optimizer=optimizer, batch=batch, accumulate=accumulate > 1, loss=loss,
-        classes=classes, seed=seed, budget_bytes=budget,
+        classes=classes, seed=seed, budget_bytes=budget, input=input.value,
     )  # fmt: skip
 
     def watch(name: str, graph: Graph) -> None:

@@ -50,11 +50,32 @@ def emulate(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder for the firmware and its linker script.")
     ] = None,
+    power_cuts: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Instead, cut the power in so many flash operations of the saves, and resume."
+        ),
+    ] = None,
+    save_every: Annotated[
+        int, typer.Option(min=1, help="Training calls between saves, with --power-cuts.")
+    ] = 1,
     as_json: o.AsJson = False,
 ) -> None:
     """Train on an emulated board: same bits as here? How much RAM, flash, and how many instructions?"""
     from trainlet import device
 
+    if power_cuts is not None:
+        cut = device.power_cuts(
+            program, board, data, steps, power_cuts, save_every=save_every, lr=lr,
+            calls_per_update=accumulate, engine=engine.value, compiler=compiler.value,
+        )  # fmt: skip
+        if as_json:
+            o.print_json(cut.as_dict())
+        else:
+            print("\n".join(cut.lines()))
+        if not cut.passed:
+            raise typer.Exit(1)
+        return
     report = device.emulate(
         program, board, data, steps, lr=lr, calls_per_update=accumulate, engine=engine.value,
         compiler=compiler.value, output=output,

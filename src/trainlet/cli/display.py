@@ -1,13 +1,18 @@
-"""What `train` shows: a bar in a terminal, elsewhere one line an epoch."""
+"""What `train` and `analyze` show: a bar in a terminal, elsewhere one line an epoch or phase."""
 
 from __future__ import annotations
 
+import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from trainlet.runtime import trainer
+
+if TYPE_CHECKING:
+    from trainlet.choose.analyze import AnalysisProgress
 
 
 class Display:
@@ -53,3 +58,38 @@ def _numbers(p: trainer.Progress) -> str:
         f"loss {p.loss:.4f}  accuracy {p.accuracy:.4f}  {p.samples_per_second:,.0f} samples/s  "
         f"arena peak {p.peak_bytes:,} bytes"
     )
+
+
+class PhaseDisplay:
+    """Watches an analysis: a bar with the time that is left of each phase, a line when it ends."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[last]}"), TimeRemainingColumn(), console=console,
+            disable=not console.is_terminal, transient=True,
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+        self._started: dict[str, float] = {}
+
+    def __enter__(self) -> PhaseDisplay:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, p: AnalysisProgress) -> None:
+        if p.phase not in self._tasks:
+            self._tasks[p.phase] = self._bar.add_task(p.phase, total=p.total, last="")
+            self._started[p.phase] = time.perf_counter()
+        last = "" if p.record is None else f"{p.record['run']}: {p.record['accuracy']:.1%}"
+        self._bar.update(self._tasks[p.phase], completed=p.done, total=p.total, last=last)
+        if p.done == p.total and p.total:
+            seconds = time.perf_counter() - self._started[p.phase]
+            reused = f", {p.reused} of them kept from before" if p.reused else ""
+            self.console.print(f"{p.phase}: {p.total} runs in {seconds:.0f} s{reused}", highlight=False)
+            self._bar.remove_task(self._tasks.pop(p.phase))

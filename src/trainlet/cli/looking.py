@@ -40,12 +40,13 @@ def plan(
     classes: o.Classes = None,
     budget: o.Budget = None,
     seed: o.Seed = 0,
+    input: o.InputOption = o.INPUT,  # noqa: A002  (the option's name)
     as_json: o.AsJson = False,
 ) -> None:
     """Plan a training program: RAM and flash to the byte, work, and what is alive at the peak."""
     settings = api.Settings(
         scheme=scheme, master=master, optimizer=optimizer, batch=batch, accumulate=accumulate > 1, loss=loss,
-        classes=classes, seed=seed, budget_bytes=budget,
+        classes=classes, seed=seed, budget_bytes=budget, input=input.value,
     )  # fmt: skip
     report = api.plan_report(api.plan(model, settings))
     if as_json:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from trainlet.api import MASTERS
+from trainlet.api import INPUTS, MASTERS
 from trainlet.train.autodiff import LOSSES
 from trainlet.train.parameters import SLOTS
 
@@ -21,6 +21,8 @@ UNITS = {"": 1, "B": 1, "KB": 1024, "KIB": 1024, "K": 1024, "MB": 1024**2, "MIB"
 Master = StrEnum("Master", {name: name for name in MASTERS})  # type: ignore[misc]
 Rule = StrEnum("Rule", {name: name for name in SLOTS})  # type: ignore[misc]
 Loss = StrEnum("Loss", {name: name for name in LOSSES})  # type: ignore[misc]
+Input = StrEnum("Input", {name: name for name in INPUTS})  # type: ignore[misc]
+INPUT = Input("arena")
 MASTER, RULE, LOSS = Master("fp32"), Rule("sgd"), Loss("softmax-cross-entropy")
 
 
@@ -53,7 +55,10 @@ Model = Annotated[str, typer.Argument(help="ONNX file, int8 archive (.json + .np
 Data = Annotated[Path, typer.Option("--data", help="An .npz, or a folder or .zip of images by class.")]
 Scheme = Annotated[
     str,
-    typer.Option("--scheme", help="head, bias-only:K, last:K, full, a published name, or a .json file."),
+    typer.Option(
+        "--scheme",
+        help="head, bias-only:K, last:K, full, biases:K,LAYER=SHARE,…, a published name, or a .json file.",
+    ),
 ]
 Batch = Annotated[int, typer.Option("--batch", min=1, help="Samples of one call.")]
 Accumulate = Annotated[
@@ -64,6 +69,10 @@ MasterOption = Annotated[
 ]
 RuleOption = Annotated[Rule, typer.Option("--optimizer", help="How a gradient becomes a step.")]
 LossOption = Annotated[Loss, typer.Option("--loss", help="What training makes small.")]
+InputOption = Annotated[
+    Input,
+    typer.Option("--input", help="Samples: copied to the arena, read where the caller has them, or by rows."),
+]
 Classes = Annotated[
     int | None, typer.Option("--classes", help="A new head for this many classes, instead of the network's.")
 ]

@@ -18,6 +18,7 @@ UNICORN_CPUS = {
     "riscv32": ("any",),
 }
 LARGEST_ADDRESS = 2**32
+LARGEST_UNIT = 256  # TL_STORE_MAX_UNIT of runtime/c/store.h
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ class Unicorn:
 
 @dataclass(frozen=True)
 class Board:
-    """A part that programs are built for. Absent compilers and emulators are None."""
+    """A part that programs are built for. Absent compilers and emulators are None.
+
+    program_unit: bytes of flash that are programmed at once.
+    """
 
     name: str
     title: str
@@ -79,6 +83,7 @@ class Board:
     clock_mhz: float
     cycles_per_instruction: float
     stack_bytes: int
+    program_unit: int
     ram: Memory
     flash: Memory
     gcc: Gcc | None
@@ -220,6 +225,7 @@ def _board(t: _Table, name: str) -> Board:
         t.positive("clock_mhz", float),
         t.positive("cycles_per_instruction", float, 1.0),
         _multiple(t, t.positive("stack_bytes", int), 32, "stack_bytes"),
+        _unit(t, t.positive("program_unit", int, 8)),
         _memory(t.table("ram")),
         _memory(t.table("flash")),
         _gcc(t.table("gcc")) if _has(t, "gcc") else None,
@@ -243,6 +249,14 @@ def _has(t: _Table, key: str) -> bool:
 def _multiple(t: _Table, value: int, of: int, key: str) -> int:
     if value % of:
         raise BackendError(f"{t.where}: {key} is {value}, it must be a multiple of {of}")
+    return value
+
+
+def _unit(t: _Table, value: int) -> int:
+    if value > LARGEST_UNIT:
+        raise BackendError(
+            f"{t.where}: program_unit is {value}, the store programs 1 to {LARGEST_UNIT} at once"
+        )
     return value
 
 

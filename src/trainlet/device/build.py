@@ -115,22 +115,28 @@ def build_firmware(
     place: Place | None = None,
     compiler: str = "auto",
     input_offsets: Mapping[str, int] | None = None,
+    keeps: bool = False,
 ) -> Image:
     """Compile and link the emitted program in `folder` into `output`/firmware.elf.
 
-    place: the part's addresses unless given. Objects are cached by content. Raises BudgetError when flash or
-    RAM do not suffice, by how much; BackendError with the compiler's first error otherwise.
+    place: the part's addresses unless given. keeps: the state is saved by runtime/store.c. Objects are
+    cached by content. Raises BudgetError when flash or RAM do not suffice, by how much; BackendError with
+    the compiler's first error otherwise.
     """
     manifest, chosen = read_manifest(folder), cross_compiler(board, compiler)
     place = place or firmware.on_part(board)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "program_config.h").write_text(firmware.program_config(manifest, input_offsets))
+    config = firmware.program_config(manifest, input_offsets, board.program_unit if keeps else 0)
+    (output / "program_config.h").write_text(config)
     script = output / "firmware.ld"
     script.write_text(firmware.linker_script(board, place))
     flags = (*FLAGS, *chosen.flags, *firmware.defines(board, place))
-    own = firmware.sources(board)
+    own = firmware.sources(board, keeps, by_rows=manifest["input"].get("where") == "rows")
     emitted = [*sorted(folder.glob("*.c")), *sorted((folder / "kernels").glob("*.c"))]
-    include = (firmware.FOLDER, output, folder / "kernels", folder)
+    include: tuple[Path, ...] = (firmware.FOLDER, output, folder / "kernels", folder)
+    if keeps:
+        store = firmware.store_folder(folder)
+        emitted, include = [*emitted, store / "store.c"], (*include, store)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         objects = list(pool.map(lambda source: _object(chosen, flags, source, include), (*own, *emitted)))
     elf = output / "firmware.elf"

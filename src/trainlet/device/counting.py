@@ -14,7 +14,8 @@ MEMORY_MOVES = ("memcpy", "memmove", "memset")
 FIRMWARE = {
     "tl_main", "tl_reset", "tl_memory_start", "tl_stack_used", "tl_fence_raise", "tl_fault",
     "tl_context_part", "tl_console", "tl_exit", "tl_file_open", "tl_file_close", "tl_file_read",
-    "tl_file_write",
+    "tl_file_write", "tl_file_seek", "tl_keep_load", "tl_keep_save", "tl_keep_operations",
+    "tl_image_begin", "tl_image_rows", "tl_image_end",
 }  # fmt: skip
 LOSSES = ("tl_softmax_cross_entropy", "tl_sigmoid_cross_entropy", "tl_mse")
 

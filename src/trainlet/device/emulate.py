@@ -15,7 +15,7 @@ import numpy as np
 from trainlet.device import firmware
 from trainlet.device.board import Board, board
 from trainlet.device.build import Image, build_firmware, read_manifest
-from trainlet.device.engine import EXIT_FAULT, Run, choose_engine
+from trainlet.device.engine import EXIT_FAULT, EXIT_POWER_CUT, Run, choose_engine
 from trainlet.device.report import EmulationReport, memory_use, merge_updates
 from trainlet.errors import BackendError, DataError
 from trainlet.runtime.host import HostProgram
@@ -24,6 +24,9 @@ from trainlet.runtime.toolchain import FLAGS
 if TYPE_CHECKING:
     from trainlet.data import Dataset
     from trainlet.plan.program import Program
+
+
+NEVER = 0xFFFFFFFF  # a flash operation that does not come
 
 
 class FaultError(BackendError):
@@ -35,6 +38,7 @@ class Job:
     """What is trained: step i takes samples[i] and labels[i], a batch each, at learning rate lr[i].
 
     An update follows every `calls_per_update` training calls, where the program accumulates gradients.
+    save_every, cut_at, tear: of a firmware that keeps its state (keep.h).
     """
 
     samples: np.ndarray
@@ -42,10 +46,14 @@ class Job:
     lr: np.ndarray
     calls_per_update: int
     seed: int
+    save_every: int = 0
+    cut_at: int = NEVER
+    tear: int = 0
 
     def encode(self) -> bytes:
         """job.bin of main.c."""
-        head = struct.pack("<3I", len(self.lr), self.calls_per_update, self.seed)
+        numbers = self.calls_per_update, self.seed, self.save_every, self.cut_at, self.tear
+        head = struct.pack("<6I", len(self.lr), *numbers)
         steps = (
             lr.tobytes() + y.tobytes() + x.tobytes()
             for lr, y, x in zip(self.lr, self.labels, self.samples, strict=True)
@@ -90,7 +98,7 @@ def emulate(
     chosen = choose_engine(part, engine)
     place = firmware.on_machine(part) if chosen == "qemu" else firmware.on_part(part)
     with TemporaryDirectory(prefix="trainlet-") as scratch:
-        folder, offsets = _sources(program, Path(scratch) / "program")
+        folder, offsets = program_sources(program, Path(scratch) / "program")
         work = Path(scratch) / "run" if output is None else Path(output).resolve()
         manifest = read_manifest(folder)
         job = make_job(manifest, data, steps, lr, calls_per_update)
@@ -114,7 +122,7 @@ def emulate(
     )
 
 
-def _sources(program: str | Path | Program, folder: Path) -> tuple[Path, dict[str, int] | None]:
+def program_sources(program: str | Path | Program, folder: Path) -> tuple[Path, dict[str, int] | None]:
     """The folder of a program's sources, and where in its arena samples arrive, as far as that is known."""
     if isinstance(program, str | Path):
         found = Path(program)
@@ -123,6 +131,8 @@ def _sources(program: str | Path | Program, folder: Path) -> tuple[Path, dict[st
         return found, offsets or None
     from trainlet.backends.c99 import write_sources
 
+    if program.sample != "arena":
+        return write_sources(program, folder), None
     functions = {k: f for k, f in program.functions.items() if k != "apply"}
     places = {k: f.locations[f.graph.inputs[0].name] for k, f in functions.items()}
     return write_sources(program, folder), {k: place.offset for k, place in places.items()}
@@ -178,7 +188,7 @@ def _arrays(manifest: Mapping[str, Any], data: Any) -> tuple[Any, np.ndarray]:
 
 
 def run_image(image: Image, part: Board, engine: str, job: Job, folder: Path, timeout_s: float) -> Run:
-    """Run a firmware to its end. Raises FaultError in words when it faulted."""
+    """Run a firmware to its end, or until its power is cut. Raises FaultError in words when it faulted."""
     if engine == "qemu":
         from trainlet.device.engine_qemu import run_qemu
 
@@ -195,7 +205,7 @@ def run_image(image: Image, part: Board, engine: str, job: Job, folder: Path, ti
         first, end = (image.elf.address(name) for name in ("tl_stack_limit", "tl_context_end"))
         where = f"outside the program's RAM ({first:#010x} to {end:#010x}), by {_function(image, pc)}"
         raise FaultError(f"{part.name}: fault: write to {at:#010x}, {where}")
-    if run.exit_code != 0:
+    if run.exit_code not in (0, EXIT_POWER_CUT):
         last = (run.console.strip().splitlines() or ["no message"])[-1]
         raise BackendError(f"the firmware stopped with exit code {run.exit_code}: {last}")
     return run
@@ -236,9 +246,15 @@ def decode(result: bytes, manifest: Mapping[str, Any], steps: int) -> tuple[Outc
 
 def run_host(folder: Path, part: Board, job: Job) -> Outcome:
     """The same training here, with fused multiply-adds exactly where the board has them."""
+    return run_host_saving(folder, part, job)[0]
+
+
+def run_host_saving(folder: Path, part: Board, job: Job) -> tuple[Outcome, list[np.ndarray]]:
+    """`run_host`, and the state as it begins and after every `save_every` steps."""
     flags = [f for f in FLAGS if not f.startswith("-DTL_USE_FMA")]
     host = HostProgram(folder, (*flags, f"-DTL_USE_FMA={int(part.fma)}"))
     host.init(job.seed)
+    saved = [host.region("state").copy()]
     outputs = host.predict(job.samples[0, :1])[0]
     losses, logits = [], []
     for i, (x, y, lr) in enumerate(zip(job.samples, job.labels, job.lr, strict=True)):
@@ -247,7 +263,10 @@ def run_host(folder: Path, part: Board, job: Job) -> Outcome:
         logits.append(host.logits().reshape(-1))
         if accumulates and (i + 1) % job.calls_per_update == 0:
             host.apply(float(lr))
-    return Outcome(outputs, np.array(losses, np.float32), np.array(logits), host.region("state").copy())
+        if job.save_every and (i + 1) % job.save_every == 0:
+            saved.append(host.region("state").copy())
+    state = host.region("state").copy()
+    return Outcome(outputs, np.array(losses, np.float32), np.array(logits), state), saved
 
 
 def compare(host: Outcome, device: Outcome, manifest: Mapping[str, Any]) -> str | None:

@@ -11,6 +11,8 @@ from trainlet.device.counting import Counts
 from trainlet.errors import BackendError
 
 EXIT_FAULT = 70  # of fault.c
+EXIT_POWER_CUT = 75  # of keep.c
+FLASH_FILE = "flash.bin"  # what the flash of keep.c holds; it outlives a run
 ENGINES = ("qemu", "unicorn")
 
 

@@ -12,19 +12,25 @@ from trainlet.device.counting import counter_library, function_table, read_count
 from trainlet.device.engine import Run
 from trainlet.errors import BackendError
 
+NO_COUNTS = "total 0"
 LAST_OF_INTERFACE_1 = 8  # QEMU 9 wants plugins of interface version 2
 
 
-def run_qemu(image: Image, qemu: Qemu, job: bytes, folder: Path, timeout_s: float) -> Run:
-    """Run an image to its end in `folder`. Raises BackendError when QEMU fails or does not end in time."""
+def run_qemu(
+    image: Image, qemu: Qemu, job: bytes, folder: Path, timeout_s: float, counted: bool = True
+) -> Run:
+    """Run an image to its end in `folder`. Raises BackendError when QEMU fails or does not end in time.
+
+    counted: with the plugin, which takes most of the time; without it there are no counts and no second
+    fence.
+    """
     (folder / "job.bin").write_bytes(job)
+    (folder / "result.bin").unlink(missing_ok=True)
+    (folder / "counts.txt").unlink(missing_ok=True)
     (folder / "functions.txt").write_text(function_table(image))
-    ram = image.elf.address("tl_stack_limit"), image.elf.address("tl_context_end")
-    plugin = counter_library("qemu.c", {"QEMU_API_VERSION": str(_interface(qemu.command))})
-    arguments = f"table=functions.txt,result=counts.txt,fence={ram[0]:x}:{ram[1]:x}"
     command = [
         qemu.command, "-M", qemu.machine, "-display", "none", "-monitor", "none", "-serial", "none",
-        "-semihosting-config", "enable=on,target=native", "-plugin", f"{plugin},{arguments}",
+        "-semihosting-config", "enable=on,target=native", *(_plugin(image, qemu) if counted else ()),
         *(("-bios", "none") if qemu.machine == "virt" else ()), "-kernel", str(image.elf.path.resolve()),
     ]  # fmt: skip
     try:
@@ -34,13 +40,25 @@ def run_qemu(image: Image, qemu: Qemu, job: bytes, folder: Path, timeout_s: floa
     except subprocess.TimeoutExpired:
         raise BackendError(f"{qemu.machine} in QEMU did not finish in {timeout_s:g} s") from None
     console = (done.stdout + done.stderr).decode(errors="replace")
-    found = folder / "counts.txt"
-    if not found.is_file() or "total" not in (counts := found.read_text()):
+    counts = _counts(folder / "counts.txt") if counted else NO_COUNTS
+    if counts is None:
         last = (console.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise BackendError(f"{qemu.command} -M {qemu.machine} failed: {last}")
     result = folder / "result.bin"
     data = result.read_bytes() if result.is_file() else b""
     return Run(data, console, done.returncode, read_counts(counts, str(image.manifest["prefix"])))
+
+
+def _plugin(image: Image, qemu: Qemu) -> tuple[str, str]:
+    ram = image.elf.address("tl_stack_limit"), image.elf.address("tl_context_end")
+    plugin = counter_library("qemu.c", {"QEMU_API_VERSION": str(_interface(qemu.command))})
+    return "-plugin", f"{plugin},table=functions.txt,result=counts.txt,fence={ram[0]:x}:{ram[1]:x}"
+
+
+def _counts(path: Path) -> str | None:
+    """What the plugin wrote, None where it did not come to its end."""
+    text = path.read_text() if path.is_file() else ""
+    return text if "total" in text else None
 
 
 def _interface(command: str) -> int:

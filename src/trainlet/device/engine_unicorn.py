@@ -6,7 +6,7 @@ import ctypes
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,16 +14,51 @@ from typing import Any
 from trainlet.device.board import Board
 from trainlet.device.build import Image
 from trainlet.device.counting import counter_library, function_table, read_counts
-from trainlet.device.engine import EXIT_FAULT, Run
+from trainlet.device.engine import EXIT_FAULT, FLASH_FILE, Run
 from trainlet.errors import BackendError
 
 PAGE = 4096
 CORE_REGISTERS = 0xE000E000
-SYS_OPEN, SYS_CLOSE, SYS_WRITE0, SYS_WRITE, SYS_READ, SYS_EXIT = 0x01, 0x02, 0x04, 0x05, 0x06, 0x20
+SYS_OPEN, SYS_CLOSE, SYS_WRITE0, SYS_WRITE, SYS_READ = 0x01, 0x02, 0x04, 0x05, 0x06
+SYS_SEEK, SYS_EXIT = 0x0A, 0x20
 FAILED = 0xFFFFFFFF
+FIRST_NEW = 4  # the first fopen mode that does not want the file to exist
 READ, WRITE, EXECUTE = 0, 1, 2  # tl_fault_kind of board.h
 RISCV_RETURN = b"\x82\x80"
 BKPT_AB, EBREAK = b"\xab\xbe", b"\x73\x00\x10\x00"
+
+
+class Files:
+    """The files of semihosting, in memory: name -> contents; job.bin, result.bin, flash.bin."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        self.contents = {name: bytearray(data) for name, data in contents.items()}
+        self.opened: list[str] = []
+        self.position: list[int] = []
+
+    def open(self, name: str, mode: int) -> int:
+        """A handle, or -1. Modes as in fopen: 0 to 3 want a file that exists, 4 and up make it empty."""
+        if mode < FIRST_NEW and name not in self.contents:
+            return -1
+        if mode >= FIRST_NEW:
+            self.contents[name] = bytearray()
+        self.opened.append(name)
+        self.position.append(0)
+        return len(self.opened)
+
+    def seek(self, handle: int, to: int) -> None:
+        self.position[handle - 1] = to
+
+    def read(self, handle: int, size: int) -> bytes:
+        at = self.position[handle - 1]
+        part = bytes(self.contents[self.opened[handle - 1]][at : at + size])
+        self.position[handle - 1] += len(part)
+        return part
+
+    def write(self, handle: int, data: bytes) -> None:
+        at = self.position[handle - 1]
+        self.contents[self.opened[handle - 1]][at : at + len(data)] = data
+        self.position[handle - 1] += len(data)
 
 
 @dataclass
@@ -33,9 +68,7 @@ class _Machine:
     uc: Any
     image: Image
     thumb: bool
-    job: bytes
-    position: int = 0
-    result: bytearray = field(default_factory=bytearray)
+    files: Files
     console: str = ""
     exit_code: int | None = None
     fault: tuple[int, int, int] | None = None  # kind, address, pc
@@ -80,23 +113,25 @@ class _Machine:
         if operation == SYS_WRITE0:
             self.console += self.text(block)
         elif operation == SYS_OPEN:
-            answer = 1 if self.words(block, 2)[1] < 4 else 2
+            name, mode, length = self.words(block, 3)
+            answer = self.files.open(bytes(uc.mem_read(name, length)).decode(), mode)
+        elif operation == SYS_SEEK:
+            self.files.seek(*self.words(block, 2))
         elif operation == SYS_READ:
-            _, to, size = self.words(block, 3)
-            part = self.job[self.position : self.position + size]
-            self.position += len(part)
+            handle, to, size = self.words(block, 3)
+            part = self.files.read(handle, size)
             uc.mem_write(to, part)
             answer = size - len(part)
         elif operation == SYS_WRITE:
-            _, start, size = self.words(block, 3)
-            self.result += uc.mem_read(start, size)
+            handle, start, size = self.words(block, 3)
+            self.files.write(handle, bytes(uc.mem_read(start, size)))
         elif operation == SYS_EXIT:
             self.exit_code = self.words(block, 2)[1]
             uc.emu_stop()
             return
         elif operation != SYS_CLOSE:
             answer = FAILED
-        uc.reg_write(self.arguments[0], answer)
+        uc.reg_write(self.arguments[0], answer & FAILED)
 
     def forbidden(self, uc: Any, access: int, address: int, size: int, value: int, data: object) -> bool:
         """An access that no memory allows, or one behind the context."""
@@ -150,13 +185,17 @@ def run_unicorn(
     timeout_s: float,
     prepare: Callable[[Any], None] = lambda uc: None,
 ) -> Run:
-    """Run an image to its end; counts go through a file in `folder`. Raises BackendError where Unicorn fails.
+    """Run an image to its end; counts, and flash.bin where there is one, are files in `folder`.
+
+    Raises BackendError where Unicorn fails.
 
     prepare: may add hooks of its own to the core.
     """
     import unicorn as u
 
-    machine = _Machine(_core(board), image, board.isa == "thumb", job)
+    flash = folder / FLASH_FILE
+    files = Files({"job.bin": job} | ({FLASH_FILE: flash.read_bytes()} if flash.is_file() else {}))
+    machine = _Machine(_core(board), image, board.isa == "thumb", files)
     uc, elf = machine.uc, image.elf
     _memories(uc, image, board)
     uc.hook_add(u.UC_HOOK_INTR, machine.interrupt)
@@ -178,8 +217,10 @@ def run_unicorn(
     if machine.exit_code is None:
         waited = time.monotonic() - started
         raise BackendError(f"{board.name} in Unicorn did not finish in {waited:.0f} s")
+    if FLASH_FILE in files.contents:
+        flash.write_bytes(files.contents[FLASH_FILE])
     counts = read_counts((folder / "counts.txt").read_text(), str(image.manifest["prefix"]))
-    return Run(bytes(machine.result), machine.console, machine.exit_code, counts)
+    return Run(bytes(files.contents.get("result.bin", b"")), machine.console, machine.exit_code, counts)
 
 
 def _core(board: Board) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from trainlet.device.board import Board
 
 FOLDER = Path(__file__).parent / "firmware"
+RUNTIME_FOLDER = Path(__file__).parents[1] / "runtime" / "c"
 START = {"thumb": "start_cortex_m.c", "riscv32": "start_riscv.c"}
 VECTOR_BYTES = 1024
 
@@ -34,10 +35,21 @@ def on_machine(board: Board) -> Place:
     return Place(board.qemu.flash, board.qemu.ram, board.qemu.vectors)
 
 
-def sources(board: Board) -> tuple[Path, ...]:
-    """Our C files for a board."""
-    names = ("main.c", "fault.c", "memory.c", "semihosting.c", "start.c", START[board.isa])
+def sources(board: Board, keeps: bool = False, by_rows: bool = False) -> tuple[Path, ...]:
+    """Our C files for a board.
+
+    keeps: with the store, and a flash for it. by_rows: the program asks for rows of its samples.
+    """
+    names = ["main.c", "fault.c", "memory.c", "semihosting.c", "start.c", START[board.isa]]
+    names += ["keep.c"] if keeps else []
+    names += ["image.c"] if by_rows else []
     return tuple(FOLDER / name for name in (*names, f"fence_{board.fence}.c"))
+
+
+def store_folder(program: Path) -> Path:
+    """Where store.c lies: in the package of a program, or with us where its folder has none."""
+    own = program / "runtime"
+    return own if (own / "store.c").is_file() else RUNTIME_FOLDER
 
 
 def defines(board: Board, place: Place) -> tuple[str, ...]:
@@ -69,11 +81,14 @@ def linker_script(board: Board, place: Place) -> str:
     return text
 
 
-def program_config(manifest: Mapping[str, Any], input_offsets: Mapping[str, int] | None) -> str:
+def program_config(
+    manifest: Mapping[str, Any], input_offsets: Mapping[str, int] | None, program_unit: int = 0
+) -> str:
     """program_config.h: the names and sizes of a program, from its program.json.
 
     input_offsets: where predict and the training function keep their samples in the arena, in bytes; with
     None the firmware holds a buffer of its own, and the program copies from there.
+    program_unit: bytes of flash that are programmed at once; 0 where the state is not saved.
     """
     prefix, train = manifest["prefix"], manifest["training_function"]
     batch = manifest["batch"]
@@ -91,6 +106,13 @@ def program_config(manifest: Mapping[str, Any], input_offsets: Mapping[str, int]
     }
     if train == "accumulate":
         values["APPLY"] = f"{prefix}_apply"
+    if program_unit:
+        values |= {"KEEP": 1, "MODEL_ID": f"{prefix.upper()}_MODEL_ID", "FLASH_UNIT": program_unit}
+    if manifest["input"].get("where") == "rows":
+        values |= {
+            "IMAGE": f"{prefix}_image",
+            "ROW_BYTES": values["SAMPLE_BYTES"] // manifest["input"]["shape"][1],
+        }
     if input_offsets is not None:
         values["PREDICT_INPUT"] = input_offsets["predict"]
         values["TRAIN_INPUT"] = input_offsets[train]

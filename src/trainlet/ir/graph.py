@@ -31,6 +31,7 @@ DTYPES: dict[str, tuple[type[np.generic], int]] = {
     "u32": (np.uint32, 32),
     "u1": (np.bool_, 1),
 }
+PLACES = ("caller", "rows")  # of an input, other than the arena
 _NAME = re.compile(r"[A-Za-z0-9_./\-]+")
 
 
@@ -106,7 +107,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in execution order. `updates` maps a state to the value it has after one execution."""
+    """Nodes in execution order. `updates` maps a state to the value it has after one execution.
+
+    `placed`: inputs that take no memory of the plan, by name. "caller": stays where the caller has it, and is
+    only read. "rows": comes by rows and never exists whole; only a StreamRows with `by_rows` can read it.
+    """
 
     name: str
     inputs: tuple[Value, ...]
@@ -115,9 +120,10 @@ class Graph:
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     state: Mapping[str, Tensor] = field(default_factory=dict)
     updates: Mapping[str, Value] = field(default_factory=dict)
+    placed: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("constants", "state", "updates"):
+        for name in ("constants", "state", "updates", "placed"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     def producers(self) -> dict[str, Node]:

@@ -1,6 +1,6 @@
 """The text form of a graph: it prints, it parses back, and passes are tested on it.
 
-    graph tiny(x: s8[1,4,4,8] q(0.0078, 0), label: s32[1]) {
+    graph tiny(x: s8[1,4,4,8] q(0.0078, 0) in caller, label: s32[1]) {   # or `in rows`: Graph.placed
       const conv/scale: f32[16]                     # contents in the .npz beside the text
       const table: s8[2] = [1, 2]                   # up to INLINE elements stand in the text
       state head/weight: f32[10,160]
@@ -27,7 +27,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from trainlet.errors import GraphError
-from trainlet.ir.graph import DTYPES, Attr, Graph, Node, Quant, Shape, Tensor, Value
+from trainlet.ir.graph import DTYPES, PLACES, Attr, Graph, Node, Quant, Shape, Tensor, Value
 from trainlet.ir.ops import OPS, infer_node
 from trainlet.ir.verify import verify
 
@@ -50,7 +50,10 @@ _TOKEN = re.compile(
 
 def print_graph(graph: Graph) -> str:
     """The graph as text, one line a tensor or node; contents of large tensors are left out."""
-    lines = [f"graph {_word(graph.name)}({', '.join(map(_value, graph.inputs))}) {{"]
+    inputs = (
+        _value(v) + (f" in {graph.placed[v.name]}" if v.name in graph.placed else "") for v in graph.inputs
+    )
+    lines = [f"graph {_word(graph.name)}({', '.join(inputs)}) {{"]
     lines += [f"  const {_tensor(tensor)}" for tensor in graph.constants.values()]
     lines += [f"  state {_tensor(tensor)}" for tensor in graph.state.values()]
     lines += [f"  {_node(node)}" for node in graph.nodes]
@@ -240,13 +243,14 @@ class _Parser:
         self.state: dict[str, Tensor] = {}
         self.nodes: list[Node] = []
         self.updates: dict[str, Value] = {}
+        self.placed: dict[str, str] = {}
 
     def graph(self) -> Graph:
         t = self.tokens
         t.expect("graph")
         name = t.name("the graph's name")
         t.expect("(")
-        inputs = () if t.text == ")" else tuple(self.values())
+        inputs = () if t.text == ")" else tuple(self.inputs())
         t.expect(")")
         t.expect("{")
         while t.text != "return":
@@ -259,7 +263,14 @@ class _Parser:
             self.updates[state] = self.operand()
         t.expect("}")
         nodes = tuple(self.nodes)
-        return verify(Graph(name, inputs, outputs, nodes, self.constants, self.state, self.updates))
+        tensors = self.constants, self.state, self.updates, self.placed
+        return verify(Graph(name, inputs, outputs, nodes, *tensors))
+
+    def inputs(self) -> Iterator[Value]:
+        for value in self.values():
+            if self.tokens.take_if("in"):
+                self.placed[value.name] = self.tokens.name(f"where it is ({' or '.join(PLACES)})")
+            yield value
 
     def statement(self) -> None:
         for keyword, tensors in (("const", self.constants), ("state", self.state)):

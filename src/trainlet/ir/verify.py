@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainlet.errors import GraphError
-from trainlet.ir.graph import Graph, Node, Value
+from trainlet.ir.graph import PLACES, Graph, Node, Value
 from trainlet.ir.ops import infer_node
 
 
@@ -19,6 +19,9 @@ def verify(graph: Graph) -> Graph:
     for tensor in tensors:
         if tensor.data.shape != tensor.value.shape:
             raise GraphError(f"{graph.name}: data of {tensor.value.name} has shape {tensor.data.shape}")
+    for name, place in graph.placed.items():
+        if place not in PLACES or all(v.name != name for v in graph.inputs):
+            raise GraphError(f"{graph.name}: {name} in {place}: inputs are in {' or '.join(PLACES)}")
     for node in graph.nodes:
         _check_node(graph, defined, node)
         for value in node.outputs:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from trainlet.errors import BudgetError
+from trainlet.plan.over_budget import needs
 from trainlet.plan.program import Program
 
 if TYPE_CHECKING:
@@ -14,15 +15,10 @@ if TYPE_CHECKING:
 
 def check_budget(program: Program, board: Board) -> None:
     """Raises BudgetError where arena, state, scratch and stack exceed the RAM, or the constants the flash."""
-    scheme = program.module.selection.name
     ram, flash = program.ram_bytes + board.stack_bytes, program.bytes["flash"]
     if ram > board.ram.budget_bytes:
-        alive = ", ".join(f"{r.name} {r.bytes:,}" for r in program.main.peak_live()[:4])
-        raise BudgetError(
-            f"{program.name} with scheme {scheme} needs {program.ram_bytes:,} bytes of RAM beside a stack of "
-            f"{board.stack_bytes:,}, {board.name} has {board.ram.budget_bytes:,}. Alive at the peak: {alive}."
-            " Train fewer or later layers, or take a larger board."
-        )
+        against = f" beside a stack of {board.stack_bytes:,}, {board.name} has {board.ram.budget_bytes:,}"
+        raise BudgetError(needs(program, against))
     if flash > board.flash.budget_bytes:
         raise BudgetError(
             f"the constants of {program.name} take {flash:,} bytes of flash, {board.name} has "
@@ -36,6 +32,8 @@ def budget_rows(program: Program, board: Board | None) -> Iterator[tuple[str, in
     yield "RAM: arena", b["arena"], "activations and gradients, free between calls"
     yield "RAM: state", b["state"], "trained tensors, optimizer; this is what is saved"
     yield "RAM: scratch", b["scratch"], "of the largest kernel, free between calls"
+    if program.sample_bytes:
+        yield "input", program.sample_bytes, "a sample, read where you have it: beside what follows"
     if board is None:
         yield "RAM, together", program.ram_bytes, "all in one struct; the stack comes on top"
         yield "flash: constants", b["flash"], "weights; code comes on top"

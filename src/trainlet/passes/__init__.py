@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from trainlet.errors import GraphError
 from trainlet.ir import Graph, verify
 from trainlet.passes.eliminate import eliminate_dead
 from trainlet.passes.fold import fold_constants, fold_overlays
 from trainlet.passes.fuse import fuse
+from trainlet.passes.hidden import group_hidden, widen_groups
 from trainlet.passes.inplace import reuse_in_place
 from trainlet.passes.reorder import reorder
 from trainlet.passes.stream import stream_rows
@@ -18,8 +20,10 @@ PASSES: dict[str, Callable[[Graph], Graph]] = {
     "fold-overlays": fold_overlays,
     "eliminate-dead": eliminate_dead,
     "fuse": fuse,
+    "group-hidden": group_hidden,
     "reorder": reorder,
     "stream-rows": stream_rows,
+    "widen-groups": widen_groups,
     "reuse-in-place": reuse_in_place,
 }
 
@@ -28,14 +32,17 @@ def run_passes(
     graph: Graph,
     names: Sequence[str] | None = None,
     watch: Callable[[str, Graph], None] = lambda name, graph: None,
+    enough_bytes: int = 0,
 ) -> Graph:
     """`graph` after the named passes (all of them by default); watch(name, graph) is called after each.
 
+    enough_bytes: a peak that another function has, below which there is nothing to gain.
     Raises GraphError for an unknown pass, or when a pass breaks a rule of the IR.
     """
     for name in PASSES if names is None else names:
         if name not in PASSES:
             raise GraphError(f"no pass {name!r}: there are {', '.join(PASSES)}")
-        graph = verify(PASSES[name](graph))
+        run = partial(stream_rows, enough_bytes=enough_bytes) if name == "stream-rows" else PASSES[name]
+        graph = verify(run(graph))
         watch(name, graph)
     return graph

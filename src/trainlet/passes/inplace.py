@@ -12,9 +12,10 @@ from trainlet.ir.ops import OPS
 def reuse_in_place(graph: Graph) -> Graph:
     """Marks (attribute `inplace`: operand index) each first result that overwrites a dead operand.
 
-    Constants, states and graph outputs are never overwritten. Depends on the order: run it last.
+    Constants, states, graph outputs and inputs of the caller's are never overwritten. Depends on the order:
+    run it last.
     """
-    fixed = {*graph.constants, *graph.state}
+    fixed = {*graph.constants, *graph.state, *graph.placed}
     last: dict[str, int] = {v.name: len(graph.nodes) for v in (*graph.outputs, *graph.updates.values())}
     root: dict[str, str] = {v.name: v.name for v in graph.values()}
     updated = {v.name for v in graph.updates.values()}

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 from trainlet.ir import Graph, Node
 from trainlet.passes.inplace import reuse_in_place
-from trainlet.plan.liveness import lower_bound
+from trainlet.plan.liveness import arena_ranges, live_bytes
 
 
 def reorder(graph: Graph) -> Graph:
-    """The order of least peak memory among the given one and two greedy ones.
+    """Of the given order and a greedy one, the one of least peak memory.
+
+    Where the peaks are equal the next largest step decides, and so on: later passes lower the peak of the
+    forward part, and what is left is then the peak.
 
     A node that overwrites a state comes after every reader of its old value. Greedy: of the nodes
     that are ready, first the one that frees most (an update frees its gradient), then the earliest.
     """
-    candidates = [graph.with_nodes(_constrained(graph)), graph.with_nodes(_greedy(graph))]
-    return min(candidates, key=lambda g: lower_bound(reuse_in_place(g)))
+    candidates = [in_order(graph), graph.with_nodes(_greedy(graph))]
+    return min(candidates, key=_descending)
+
+
+def _descending(graph: Graph) -> list[int]:
+    """Bytes alive at each step, most first: a peak that a later pass lowers must not hide the next one."""
+    return sorted(live_bytes(arena_ranges(reuse_in_place(graph)), len(graph.nodes)), reverse=True)
+
+
+def in_order(graph: Graph) -> Graph:
+    """The same nodes where each comes after all that it needs, otherwise in the given order."""
+    return graph.with_nodes(_constrained(graph))
 
 
 def dependencies(graph: Graph) -> list[set[int]]:

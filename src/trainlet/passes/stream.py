@@ -1,130 +1,245 @@
-"""Streaming: chains of frozen int8 convolutions keep only the rows they need, where that lowers the peak.
+"""Streaming: chains of frozen int8 layers keep only the rows they need, where that lowers the peak.
 
 Exact, and nothing is computed twice. The idea is that of patch-based inference without its halo
 (Lin et al., MCUNetV2, arXiv:2110.15352, recompute the halo): here each row of each layer is computed once.
+
+Where to cut is solved exactly. The steps of a run of streamable nodes follow each other, so the peak of a
+choice of cuts is the largest of its chains: dynamic programming over the last cut finds the least peak, and
+then, of all cuts within the peak that the whole graph has anyway, those of least work. Each row of a chain
+packs the weights of its stages anew; that is the work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from math import inf
 from types import MappingProxyType
 
+from trainlet.errors import SchemeError
 from trainlet.ir import Graph, Node, Value
-from trainlet.ir.ops import OPS
-from trainlet.ir.ops.stream import STAGES, encode, stages, window_bytes
+from trainlet.ir.ops.stream import (
+    MOST_READERS,
+    STAGES,
+    encode,
+    links,
+    progress_bytes,
+    row_bytes,
+    rows_kept,
+    stage_window,
+    window_bytes,
+)
 from trainlet.passes.inplace import reuse_in_place
-from trainlet.plan.liveness import arena_ranges, live_bytes
-
-# Fixed-point arithmetic, narrower clamps and asymmetric weights: a stage of StreamRows has none of these.
-NOT_ENCODED = ("w_zero", "lo", "hi", "fixed", "subtract")
+from trainlet.plan.liveness import LiveRange, arena_ranges, live_bytes
 
 
-def stream_rows(graph: Graph) -> Graph:
-    """Merges neighbours around the step of most live bytes into one streamed op while the peak falls."""
-    cost = _cost(graph)
-    while True:
-        candidates = [(_cost(g), g) for g in _merges(graph, cost[2])]
-        if not candidates:
-            return graph
-        best, merged = min(candidates, key=lambda c: c[0][:2])
-        if best[:2] >= cost[:2]:
-            return graph
-        graph, cost = merged, best
+def stream_rows(graph: Graph, enough_bytes: int = 0) -> Graph:
+    """Merges neighbours into streamed ops so that the peak is least, with the least work for that.
 
-
-def _cost(graph: Graph) -> tuple[int, int, int]:
-    """(peak bytes, steps at the peak, first such step)."""
+    enough_bytes: a peak that costs nothing, because another function has it. An input that comes by rows is
+    read by such an op whatever it costs. Raises SchemeError where that cannot be.
+    """
+    runs = [_Run(graph, first, end) for first, end in _runs(graph)]
+    _check_rows(graph, runs)
     alive = live_bytes(arena_ranges(reuse_in_place(graph)), len(graph.nodes))
-    peak = max(alive)
-    return peak, alive.count(peak), alive.index(peak) - 1
-
-
-def _merges(graph: Graph, at: int) -> Iterator[Graph]:
-    """The graph with each run of two to four neighbouring nodes around step `at` merged."""
-    if not 0 <= at < len(graph.nodes):
-        return
-    readers, producers = graph.consumers(), graph.producers()
-    results = {v.name for v in (*graph.outputs, *graph.updates.values())}
-    run = _run(graph.nodes[at], readers, producers)
-    here = next((i for i, n in enumerate(run) if n is graph.nodes[at]), None)
-    if here is None:
-        return
-    for first in range(max(0, here - 3), here + 1):
-        for last in range(max(first + 1, here), min(len(run), first + 4)):
-            merged = _merge(run[first : last + 1], readers)
-            gone = {n.output.name for n in run[first:last]}
-            if merged is not None and not gone & results:
-                kept = [n for n in graph.nodes if n.output.name not in gone]
-                yield graph.with_nodes([merged if n is run[last] else n for n in kept])
+    ranges = arena_ranges(graph)
+    costs = [_costs(run, ranges, alive) for run in runs]
+    inside = {i for run in runs for i in range(run.first, run.end)}
+    elsewhere = [n for i, n in enumerate(alive) if i - 1 not in inside and 0 < i <= len(graph.nodes)]
+    peak = max([enough_bytes, *elsewhere, *(_least_peak(c) for c in costs)], default=0)
+    nodes = list(graph.nodes)
+    for run, cost in reversed([*zip(runs, costs, strict=True)]):
+        nodes[run.first : run.end] = _cut(run, cost, peak)
+    return graph if nodes == list(graph.nodes) else graph.with_nodes(nodes)
 
 
 def _streamable(node: Node) -> bool:
-    """A frozen convolution without a mask, an add without a mask, or what was merged already."""
-    if node.op == "StreamRows":
-        return True
+    """A frozen convolution of rank 2 or a sum, of int8, without a mask."""
     if len(node.outputs) > 1 or len(node.output.shape) != 4 or node.output.quant is None:
         return False
-    if any(node.attrs[k] != d for k, d in OPS[node.op].attrs.items() if k in NOT_ENCODED):
+    if node.op == "QLinearAdd":
+        return isinstance(node.output.quant.scale, float)
+    if node.op != "QLinearConv" or len(node.inputs) > 4:
         return False
-    if node.op == "QLinearConv":
-        integer = all(v is not None and v.dtype != "f32" for v in node.inputs[1:3])
-        scale = node.inputs[3]
-        return len(node.inputs) == 4 and integer and scale is not None and scale.dtype == "f32"
-    return node.op == "QLinearAdd"
+    w, bias = node.inputs[1:3]
+    frozen = w is not None and w.dtype == "s8" and bias is not None and bias.dtype == "s32"
+    s = stage_window(node)
+    return frozen and s.pt < (s.kh - 1) * s.dh + 1 and max(s.h, s.oh) < 2**15
 
 
-def _run(node: Node, readers: dict[str, list[Node]], producers: dict[str, Node]) -> list[Node]:
-    """The line of streamable nodes through `node`: each feeds the next, an add through either operand."""
-    if not _streamable(node):
-        return []
-    run = [node]
-    while (before := _before(run[0], producers)) is not None and _streamable(before):
-        run.insert(0, before)
-    while (after := _after(run[-1], readers)) is not None and _streamable(after):
-        run.append(after)
-    return run
+def _runs(graph: Graph) -> Iterator[tuple[int, int]]:
+    """first, end of each longest sequence of streamable nodes that can end in one chain or more."""
+    first = None
+    for i, node in enumerate((*graph.nodes, None)):
+        if node is not None and _streamable(node):
+            first = i if first is None else first
+        elif first is not None:
+            yield first, i
+            first = None
 
 
-def _before(node: Node, producers: dict[str, Node]) -> Node | None:
-    """The node on the path through the layers: of an add, the operand that was computed last."""
-    made = [producers[v.name] for v in node.operands() if v.name in producers and v.dtype == "s8"]
-    return max(made, key=lambda n: list(producers.values()).index(n)) if made else None
+class _Run:
+    """Neighbouring nodes first .. end-1 of a graph; below, a node is counted from the run's first.
+
+    last_reader: of each node's result, `inf` where someone outside reads it. by_rows: readers of the image
+    that comes by rows.
+    """
+
+    def __init__(self, graph: Graph, first: int, end: int) -> None:
+        self.first, self.end = first, end
+        self.nodes = graph.nodes[first:end]
+        readers = _readers(graph)
+        results = {v.name for v in (*graph.outputs, *graph.updates.values())}
+        self.last_reader: list[float] = []
+        self.most_readers: list[int] = []
+        for node in self.nodes:
+            of = readers.get(node.output.name, [])
+            seen_outside = node.output.name in results or not of or of[-1] >= end
+            self.last_reader.append(inf if seen_outside else of[-1] - first)
+            self.most_readers.append(len(of))
+        images = [name for name, place in graph.placed.items() if place == "rows"]
+        self.by_rows = [i - first for name in images for i in readers.get(name, []) if first <= i < end]
+
+    def chain(self, i: int, j: int) -> bool:
+        """Whether nodes i .. j can be one chain: nothing but the last is read elsewhere."""
+        inner = range(i, j)
+        reads = [k for k in self.by_rows if i <= k <= j]
+        return (
+            j - i < STAGES
+            and all(self.last_reader[k] <= j and self.most_readers[k] <= MOST_READERS for k in inner)
+            and (not reads or (len(reads) == len(self.by_rows) <= MOST_READERS and reads[0] == i))
+        )
+
+    def image_in(self, i: int, j: int) -> bool:
+        """Whether nodes i .. j read the image that comes by rows."""
+        return any(i <= k <= j for k in self.by_rows)
 
 
-def _after(node: Node, readers: dict[str, list[Node]]) -> Node | None:
-    following = readers.get(node.output.name, [])
-    return following[0] if following else None
+def _readers(graph: Graph) -> dict[str, list[int]]:
+    """Value name -> the steps that read it."""
+    readers: dict[str, list[int]] = {}
+    for i, node in enumerate(graph.nodes):
+        for name in dict.fromkeys(v.name for v in node.operands()):
+            readers.setdefault(name, []).append(i)
+    return readers
 
 
-def _merge(run: list[Node], readers: dict[str, list[Node]]) -> Node | None:
-    """One StreamRows for a run, None where a tensor between its nodes is needed elsewhere."""
-    x = run[0].inputs[0]
-    chain: list[Node] = []
-    value: Value | None = x
-    for node in run:
-        parts = [node]
-        if node.op == "StreamRows":
-            parts = stages(node.inputs, node.attrs, node.output.name, node.source)
-        if node.op == "QLinearAdd":
-            if x not in node.inputs or value not in node.inputs or value == x:
-                return None
-            if node.inputs[0] != value:  # the kernel adds the chain's input second
-                node = Node(node.op, (value, x), node.outputs, node.attrs, node.source)
-            parts = [node]
-        elif parts[0].inputs[0] != value or (chain and _adds_input(parts)):
-            return None
-        chain += parts
-        value = node.output
-    inner = [n.output for n in run[:-1]]
-    inside = {id(n) for n in run}
-    if any(id(r) not in inside for v in inner for r in readers.get(v.name, [])) or len(chain) > STAGES:
-        return None
-    operands, attrs = encode(chain)
-    last = run[-1].output
-    rows = Value(f"{last.name}.rows", "s8", (max(1, window_bytes(chain)),))
-    return Node("StreamRows", tuple(operands), (last, rows), MappingProxyType(attrs), chain[0].source)
+@dataclass(frozen=True)
+class _Cost:
+    """Bytes alive during, and work added by, nodes i .. j as one step: [(i, j)]."""
+
+    bytes: dict[tuple[int, int], float]
+    work: dict[tuple[int, int], float]
+    count: int
 
 
-def _adds_input(parts: list[Node]) -> bool:
-    """Whether a merged chain adds its own input, which would no longer exist whole."""
-    return any(p.op == "QLinearAdd" for p in parts)
+def _costs(run: _Run, ranges: list[LiveRange], alive: list[int]) -> _Cost:
+    """Of every chain that a run has, and of every node left alone."""
+    count = len(run.nodes)
+    before = [sum(r.bytes for r in ranges if r.start < i <= r.end) for i in range(run.first, run.end)]
+    kept = _rows_bytes(run)
+    window, work = [0, *accumulate(kept)], [0.0, *accumulate(map(_repacking, run.nodes))]
+    cost = _Cost({}, {}, count)
+    image = _image_bytes(run)
+    for i in range(count):
+        if not run.image_in(i, i):
+            cost.bytes[i, i], cost.work[i, i] = alive[run.first + i + 1], 0.0
+        for j in range(i, count):
+            by_rows = run.image_in(i, j)
+            if (j > i or by_rows) and run.chain(i, j):
+                rows = window[j] - window[i] + progress_bytes(j - i + 1)
+                rows += image if by_rows else 0
+                cost.bytes[i, j] = before[i] + run.nodes[j].output.bytes + rows
+                cost.work[i, j] = work[j + 1] - work[i]
+    return cost
+
+
+def _rows_bytes(run: _Run) -> list[int]:
+    """Bytes of the rows that each node's result needs inside a chain; they hardly depend on where it ends."""
+    kept: list[int] = []
+    for i, last in enumerate(run.last_reader):
+        if last == inf or i == len(run.nodes) - 1:
+            part = run.nodes[len(kept) : i + 1]
+            rows, sizes = rows_kept(links(part), False)[1:], row_bytes(part, False)[1:]
+            kept += [*(n * b for n, b in zip(rows, sizes, strict=True)), 0]
+    return kept
+
+
+def _image_bytes(run: _Run) -> int:
+    """Bytes of the rows of the image that comes by rows; they hardly depend on where the chain ends."""
+    if not run.by_rows:
+        return 0
+    first = run.by_rows[0]
+    end = (
+        next(k for k, last in enumerate(run.last_reader) if k >= run.by_rows[-1] and last in (inf, k + 1)) + 1
+    )
+    part = run.nodes[first:end]
+    return rows_kept(links(part), True)[0] * row_bytes(part, True)[0]
+
+
+def _repacking(node: Node) -> float:
+    """Instructions that packing weights once a row takes beyond once, as measured on a Cortex-M7."""
+    s = stage_window(node)
+    if node.op == "QLinearAdd":
+        return 0.0
+    taps = s.kh * s.kw
+    once = s.o * (12 * taps + 30) if s.depthwise else s.o * (1.5 * taps * s.c // s.groups + 30)
+    return (s.oh - 1) * once
+
+
+def _least_peak(cost: _Cost) -> float:
+    """The smallest peak that some choice of cuts has."""
+    best = [0.0]
+    for j in range(cost.count):
+        best.append(min(max(best[i], cost.bytes.get((i, j), inf)) for i in range(j + 1)))
+    return best[-1]
+
+
+def _cut(run: _Run, cost: _Cost, peak: float) -> list[Node]:
+    """The run's nodes, merged with the least work so that no step exceeds the peak."""
+    best: list[tuple[float, int]] = [(0.0, 0)]  # (work, where the last step begins)
+    for j in range(cost.count):
+        steps = (
+            (best[i][0] + cost.work[i, j], i) for i in range(j + 1) if cost.bytes.get((i, j), inf) <= peak
+        )
+        best.append(min(steps, key=lambda s: (s[0], -s[1]), default=(inf, 0)))
+    nodes: list[Node] = []
+    j = cost.count
+    while j > 0:
+        i = best[j][1]
+        alone = i == j - 1 and not run.image_in(i, i)
+        nodes.insert(0, run.nodes[i] if alone else _merge(run.nodes[i:j], run.image_in(i, j - 1)))
+        j = i
+    return nodes
+
+
+def _merge(nodes: tuple[Node, ...], by_rows: bool) -> Node:
+    """One StreamRows for nodes."""
+    operands, attrs = encode(nodes, by_rows)
+    last = nodes[-1].output
+    rows = Value(f"{last.name}.rows", "s8", (window_bytes(nodes, by_rows),))
+    full = MappingProxyType({"by_rows": False, **attrs})
+    return Node("StreamRows", tuple(operands), (last, rows), full, nodes[0].source)
+
+
+def _check_rows(graph: Graph, runs: list[_Run]) -> None:
+    """Raises SchemeError where an image that comes by rows is read by what needs it whole."""
+    streamed = {run.first + k for run in runs for k in run.by_rows}
+    for name, place in graph.placed.items():
+        readers = _readers(graph).get(name, [])
+        whole = next((graph.nodes[i] for i in readers if i not in streamed), None)
+        if place != "rows" or (whole is None and readers):
+            continue
+        raise SchemeError(_needed_whole(name, whole))
+
+
+def _needed_whole(name: str, node: Node | None) -> str:
+    advice = 'keep it in memory (input "arena" or "caller")'
+    if node is None:
+        return f"{name} cannot come by rows, nothing reads it: {advice}"
+    layer = node.source or node.output.name
+    frozen = "Grad" not in node.op and len(node.outputs) == 1 and len(node.inputs) <= 4
+    if frozen:
+        return f"{name} cannot come by rows: {node.op} at {layer} needs it whole; {advice}"
+    return f"{name} cannot come by rows: training needs it whole at {layer}; freeze that layer, or {advice}"

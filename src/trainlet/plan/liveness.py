@@ -27,7 +27,7 @@ class LiveRange:
 def arena_ranges(graph: Graph) -> list[LiveRange]:
     """Live ranges of everything that lives in the arena, in order of definition."""
     roots = storage_roots(graph)
-    elsewhere = {*graph.constants, *graph.state, *ARGUMENTS}
+    elsewhere = {*graph.constants, *graph.state, *graph.placed, *ARGUMENTS}
     start: dict[str, int] = {}
     end: dict[str, int] = {}
     size: dict[str, int] = {}

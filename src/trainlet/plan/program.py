@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from trainlet.errors import BudgetError
 from trainlet.ir import Graph, Node, Tensor, Value
 from trainlet.ir.storage import storage_roots
 from trainlet.passes import run_passes
 from trainlet.plan.arena import ALIGNMENT, place
-from trainlet.plan.liveness import ARGUMENTS, LiveRange, arena_ranges, live_bytes
+from trainlet.plan.liveness import ARGUMENTS, LiveRange, arena_ranges, live_bytes, lower_bound
+from trainlet.plan.over_budget import over_budget
+from trainlet.plan.savings import savings
 from trainlet.train.autodiff import TrainingModule
 
 MEMORIES = ("flash", "arena", "state", "scratch")
@@ -19,7 +22,10 @@ Watch = Callable[[str, Graph], None]
 
 @dataclass(frozen=True)
 class Location:
-    """Where a value lies: memory "flash", "arena", "state", or "argument"; offset in bytes."""
+    """Where a value lies: memory "flash", "arena", "state", "argument"; "caller" or "rows" (Graph.placed).
+
+    offset in bytes.
+    """
 
     memory: str
     offset: int = 0
@@ -41,6 +47,11 @@ class Function:
     scratch_bytes: int
     prefix_steps: int
     boundary: tuple[Value, ...]
+
+    @property
+    def sample(self) -> str:
+        """Where samples are: "arena", "caller" or "rows"."""
+        return next(iter(self.graph.placed.values()), "arena")
 
     @property
     def peak_step(self) -> int:
@@ -80,9 +91,25 @@ class Program:
         """The function that trains: step, or accumulate."""
         return self.functions.get("step") or self.functions["accumulate"]
 
+    @cached_property
+    def saved_bytes(self) -> dict[str, int]:
+        """Technique -> bytes by which the peak of the training function would be higher without it."""
+        name = "step" if "step" in self.functions else "accumulate"
+        return savings(self.module.functions[name], self.main.graph)
+
+    @property
+    def sample(self) -> str:
+        """Where samples are: "arena", "caller" or "rows"."""
+        return self.main.sample
+
+    @property
+    def sample_bytes(self) -> int:
+        """Bytes of the samples of a training call that are the caller's, beside `ram_bytes`."""
+        return self.main.graph.inputs[0].bytes if self.sample == "caller" else 0
+
     @property
     def ram_bytes(self) -> int:
-        """Everything the program touches but the stack."""
+        """Everything the program touches but the stack, and samples that stay with the caller."""
         return self.bytes["arena"] + self.bytes["state"] + self.bytes["scratch"]
 
 
@@ -94,14 +121,18 @@ def plan(
     passes: Sequence[str] | None = None,
     alignment: int = ALIGNMENT,
     finish: Callable[[Graph], Graph] = lambda graph: graph,
+    sample: str = "arena",
 ) -> Program:
     """Order, offsets and sizes of every function; scratch(node) is what the backend's kernel needs.
 
     Functions run one at a time and share the arena. `passes`: other than all of them, in order; `finish`: the
-    backend's own, after them. `alignment`: of every tensor, in bytes.
-    Raises BudgetError, naming what is alive at the peak, when arena + state + scratch exceed budget_bytes.
+    backend's own, after them. `alignment`: of every tensor, in bytes. `sample`: where samples are, "arena" or
+    one of PLACES (Graph.placed says what that means).
+    Raises BudgetError, naming what is alive at the peak, when arena + state + scratch exceed budget_bytes;
+    SchemeError where samples cannot come by rows.
     """
-    graphs = {name: finish(run_passes(graph, passes, watch)) for name, graph in module.functions.items()}
+    optimized = _optimized(module, passes, watch, sample)
+    graphs = {name: finish(graph) for name, graph in optimized.items()}
     state = {k: t for g in graphs.values() for k, t in g.state.items()}
     constants = {k: t for g in graphs.values() for k, t in g.constants.items()}
     offsets, state_bytes = _stack(state, alignment)
@@ -117,6 +148,22 @@ def plan(
     if budget_bytes is not None and program.ram_bytes > budget_bytes:
         raise BudgetError(over_budget(program, budget_bytes))
     return program
+
+
+def _optimized(
+    module: TrainingModule, passes: Sequence[str] | None, watch: Watch, sample: str
+) -> dict[str, Graph]:
+    """Every function after the passes; the others need not be smaller than the one that trains."""
+    x = module.functions["predict"].inputs[0].name
+    graphs: dict[str, Graph] = {}
+    enough = 0
+    for name in sorted(module.functions, key=lambda name: name not in ("step", "accumulate")):
+        graph = module.functions[name]
+        if sample != "arena" and any(v.name == x for v in graph.inputs):
+            graph = replace(graph, placed={x: sample})
+        graphs[name] = run_passes(graph, passes, watch, enough)
+        enough = max(enough, lower_bound(graphs[name]))
+    return {name: graphs[name] for name in module.functions}
 
 
 def _flash(module: TrainingModule, constants: Mapping[str, Tensor]) -> int:
@@ -160,6 +207,8 @@ def _locate(graph: Graph, root: str, arena: Mapping[str, int], state: Mapping[st
         return Location("flash")
     if root in graph.state:
         return Location("state", state[root])
+    if root in graph.placed:
+        return Location(graph.placed[root])
     return Location("argument") if root in ARGUMENTS else Location("arena", arena[root])
 
 
@@ -174,20 +223,12 @@ def _prefix(graph: Graph) -> int:
 
 
 def _boundary(graph: Graph, prefix: int) -> tuple[Value, ...]:
-    """Values alive between the prefix and the rest, the sample itself included where it still is."""
-    made = {v.name: v for n in graph.nodes[:prefix] for v in n.outputs}
+    """Values alive between the prefix and the rest, the sample itself included where it still is.
+
+    A sample of the caller's comes first, aligned: it is read where it is kept.
+    """
+    made = {v.name: v for v in graph.inputs[:1] if v.name in graph.placed}
+    made |= {v.name: v for n in graph.nodes[:prefix] for v in n.outputs}
     made |= {graph.inputs[0].name: graph.inputs[0]} if graph.inputs else {}
     later = {v.name for n in graph.nodes[prefix:] for v in n.operands()} | {v.name for v in graph.outputs}
     return tuple(v for name, v in made.items() if name in later)
-
-
-def over_budget(program: Program, budget_bytes: int) -> str:
-    """What to tell a user whose budget is too small."""
-    worst = max(program.functions.values(), key=lambda f: f.peak_bytes)
-    alive = ", ".join(f"{r.name} {r.bytes:,}" for r in worst.peak_live()[:4])
-    parts = ", ".join(f"{m} {program.bytes[m]:,}" for m in ("arena", "state", "scratch"))
-    return (
-        f"{program.name} with scheme {program.module.selection.name} needs {program.ram_bytes:,} bytes of "
-        f"RAM ({parts}), the budget is {budget_bytes:,}. Alive at the peak: {alive}. "
-        "Train fewer or later layers, or raise the budget."
-    )

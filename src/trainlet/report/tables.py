@@ -83,9 +83,15 @@ def plan_table(report: Report) -> Table:
     table = _table(title, memory="left", bytes="right", what="left")
     bound = f"activations and gradients; lower bound {report['lower_bound_bytes']:,}"
     table.add_row("RAM: arena", f"{ram['arena']:,}", bound)
+    for name, saved in report["saved_bytes"].items():
+        table.add_row("", f"-{saved:,}", f"saved by {name}")
     table.add_row("RAM: state", f"{ram['state']:,}", "trained tensors, optimizer")
     table.add_row("RAM: scratch", f"{ram['scratch']:,}", "of the largest kernel")
     table.add_row("RAM: total", f"{ram['total']:,}", "")
+    if report["input"]["where"] == "caller":
+        table.add_row("input", f"{report['input']['caller_bytes']:,}", "the caller's, beside that RAM")
+    elif report["input"]["where"] == "rows":
+        table.add_row("input", "by rows", "never whole in memory")
     table.add_row("flash", f"{report['flash_bytes']:,}", "weights and constants")
     work = f"{macs['forward']:,} forward, {macs['backward']:,} backward"
     table.add_row("MACs", f"{macs['forward'] + macs['backward']:,}", work)

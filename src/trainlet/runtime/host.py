@@ -19,6 +19,12 @@ def _address(array: np.ndarray) -> ctypes.c_void_p:
     return ctypes.c_void_p(array.ctypes.data)
 
 
+class Image(ctypes.Structure):
+    """NAME_image of an emitted header: a function that gives rows, and its context."""
+
+    _fields_ = (("rows", ctypes.c_void_p), ("context", ctypes.c_void_p))
+
+
 class HostProgram:
     """A training program, loaded. Samples are arrays of the network's input type, channels last.
 
@@ -87,6 +93,13 @@ class HostProgram:
         function.restype = returns
         return function(_address(self.memory), *args)
 
+    def _given(self, samples: np.ndarray) -> Any:
+        """The argument for samples: their address, or of an image that comes by rows a NAME_image."""
+        if self.manifest["input"].get("where") != "rows":
+            return _address(samples)
+        read = getattr(self._library, f"{self.manifest['prefix']}_rows_from_memory")
+        return ctypes.byref(Image(ctypes.cast(read, ctypes.c_void_p), _address(samples)))
+
     def init(self, seed: int | None = None) -> None:
         """Factory state."""
         chosen = self.manifest["optimizer"]["seed"] if seed is None else seed
@@ -115,12 +128,12 @@ class HostProgram:
     def step(self, samples: np.ndarray, labels: np.ndarray, lr: float) -> float:
         """Forward, backward and update on one batch; the loss before it."""
         x, y = self._samples(samples, self.batch), self._labels(labels)
-        return float(self._call("step", ctypes.c_float, _address(x), _address(y), ctypes.c_float(lr)))
+        return float(self._call("step", ctypes.c_float, self._given(x), _address(y), ctypes.c_float(lr)))
 
     def accumulate(self, samples: np.ndarray, labels: np.ndarray) -> float:
         """Forward and backward on one batch, gradients summed; the loss."""
         x, y = self._samples(samples, self.batch), self._labels(labels)
-        return float(self._call("accumulate", ctypes.c_float, _address(x), _address(y)))
+        return float(self._call("accumulate", ctypes.c_float, self._given(x), _address(y)))
 
     def apply(self, lr: float) -> None:
         """One update by the mean of the gradients summed so far."""
@@ -138,14 +151,16 @@ class HostProgram:
         x = self._samples(samples, len(samples))
         out = np.empty((len(x), self.classes), np.float32)
         for i in range(len(x)):
-            self._call("predict", None, _address(x[i : i + 1]), _address(out[i : i + 1]))
+            self._call("predict", None, self._given(x[i : i + 1]), _address(out[i : i + 1]))
         return out
 
     def evaluate(self, samples: np.ndarray, labels: np.ndarray) -> int:
         """Number of samples whose largest output is their label, counted in C."""
         x = self._samples(samples, len(samples))
         y = np.ascontiguousarray(labels, np.int32)
-        return int(self._call("evaluate", ctypes.c_int32, _address(x), _address(y), ctypes.c_int32(len(x))))
+        return int(
+            self._call("evaluate", ctypes.c_int32, self._given(x), _address(y), ctypes.c_int32(len(x)))
+        )
 
     def boundary_shapes(self, function: str) -> list[tuple[str, tuple[int, ...]]]:
         """(dtype, shape) of what is alive behind the frozen prefix of a function."""
@@ -157,7 +172,7 @@ class HostProgram:
         x = self._samples(samples, count)
         total = sum(v["bytes"] for v in self.manifest["functions"][function]["boundary"])
         out = np.empty(total, np.uint8)
-        self._call(f"{function}_prefix", None, _address(x), _address(out))
+        self._call(f"{function}_prefix", None, self._given(x), _address(out))
         return out
 
     def predict_resume(self, boundary: np.ndarray) -> np.ndarray:

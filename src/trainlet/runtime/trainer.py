@@ -112,7 +112,7 @@ class Trainer:
 
     def evaluate(self) -> float:
         """Share of right answers on the test samples, or minus the mean squared error of a regression."""
-        outputs = self._predict_all(self.data.x_test)
+        outputs = self.predict_all(self.data.x_test)
         if self.classify:
             return float((outputs.argmax(1) == self.data.y_test).mean())
         targets = self.data.y_test.reshape(outputs.shape)
@@ -120,7 +120,8 @@ class Trainer:
             return float(((outputs > 0) == (targets > 0.5)).mean())
         return -float(((outputs - targets) ** 2).mean())
 
-    def _predict_all(self, samples: Samples) -> np.ndarray:
+    def predict_all(self, samples: Samples) -> np.ndarray:
+        """Outputs (M, outputs) of the test samples, or of others as many."""
         cache = self._cache("predict", len(samples))
         if cache is None:
             blocks = [np.arange(i, min(i + 64, len(samples))) for i in range(0, len(samples), 64)]
@@ -141,21 +142,24 @@ class Trainer:
         watch: Watch = lambda p: None,
         checkpoint: Path | None = None,
         meta: Mapping[str, Any] | None = None,
+        measure: bool = True,
     ) -> TrainResult:
         """Train from the current epoch to the last.
 
         After each epoch the state goes to `checkpoint`. A loss that is not finite stops the run:
-        TrainingError names the step, and the last good checkpoint stays.
+        TrainingError names the step, and the last good checkpoint stays. Without `measure` it trains and
+        nothing else: no painting of memory, no test samples.
         """
-        self._measure()
-        if self.epoch == 0:
+        if measure:
+            self._measure()
+        if self.epoch == 0 and measure:
             self.result.accuracy_before = self.evaluate()
         while self.epoch < self.config.epochs:
             started = time.perf_counter()
             progress = self._epoch(watch, checkpoint)
             self.epoch += 1
             test = None
-            if self.epoch == self.config.epochs or self.epoch % self.config.evaluate_every == 0:
+            if measure and (self.epoch == self.config.epochs or self.epoch % self.config.evaluate_every == 0):
                 test = self.evaluate()
                 self.result.accuracy_per_epoch.append(test)
                 self.result.accuracy_after = test

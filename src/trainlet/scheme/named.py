@@ -1,7 +1,9 @@
-"""Schemes by name: head, bias-only:K, last:K, full, and the published ones ("mcunet-5fps:49kb")."""
+"""Schemes by name: head, bias-only:K, last:K, full, biases:K,I=SHARE, published ("mcunet-5fps:49kb")."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from trainlet.errors import SchemeError
@@ -46,7 +48,31 @@ def resolve_scheme(text: str | Path | UpdateScheme, graph: Graph) -> UpdateSchem
     if kind in ("bias-only", "last"):
         count = _number(str(text), number, len([x for x in found if not x.is_head]))
         return _last(str(text), found, count, count if kind == "last" else 0)
+    if kind == "biases":
+        return _biases(str(text), number, found)
     return _published(str(text), graph, found)
+
+
+def biases_name(biases: int, shares: Mapping[int, float]) -> str:
+    """The name of a scheme as published ones are written: the last biases, {layer index: share}."""
+    return ",".join([f"biases:{biases}", *(f"{i}={share:g}" for i, share in sorted(shares.items()))])
+
+
+def _biases(text: str, numbers: str, found: list[Layer]) -> UpdateScheme:
+    """biases:K,I=SHARE,…: the head, the last K biases, of layer I (counted as in `inspect`) a share."""
+    body = [x for x in found if not x.is_head]
+    count, *parts = numbers.split(",")
+    base = _last(text, found, _number(text, count, len(body)) if count != "0" else 0, 0)
+    weights: dict[str, Channels] = {}
+    for part in parts:
+        match = re.fullmatch(r"(\d+)=(\d*\.?\d+)", part)
+        if match is None or int(match[1]) >= len(body) or not 0 < float(match[2]) <= 1:
+            raise SchemeError(
+                f"scheme {text!r}: {part!r} is not LAYER=SHARE with a layer from 0 to {len(body) - 1} and "
+                "a share in (0, 1], as in biases:20,24=0.25,27=0.5"
+            )
+        weights[body[int(match[1])].weight.name] = Channels(share=float(match[2]))
+    return UpdateScheme(text, {**weights, **base.weights}, base.biases)
 
 
 def _number(text: str, number: str, most: int) -> int:
@@ -75,7 +101,7 @@ def _published(text: str, graph: Graph, found: list[Layer]) -> UpdateScheme:
     if key not in PUBLISHED:
         known = [k for k in PUBLISHED if k.startswith(graph.name + ":")] or list(PUBLISHED)
         raise SchemeError(
-            f"no scheme {text!r}: give head, bias-only:K, last:K, full, a .json file, "
+            f"no scheme {text!r}: give head, bias-only:K, last:K, full, biases:K,LAYER=SHARE, a .json file, "
             f"or one of {', '.join(known)}"
         )
     biases, shares = PUBLISHED[key]

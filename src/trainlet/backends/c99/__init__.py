@@ -1,6 +1,13 @@
 """Readable C99: a straight list of kernel calls with constant arguments."""
 
-from trainlet.backends.c99 import convolution, pointwise, shapes, stream, update  # noqa: F401  (fill the table)
+from trainlet.backends.c99 import (  # noqa: F401  (they fill the table)
+    convolution,
+    hidden,
+    pointwise,
+    shapes,
+    stream,
+    update,
+)
 from trainlet.backends.c99.emit import emit, write_sources
 from trainlet.backends.c99.writer import BOARD_LANES, HOST_LANES, KERNELS, scratch_bytes
 

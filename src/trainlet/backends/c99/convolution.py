@@ -14,7 +14,7 @@ from trainlet.backends.c99.writer import (
     number,
 )
 from trainlet.ir import Node, Value
-from trainlet.ir.ops.convolution import node_window
+from trainlet.ir.ops.convolution import forward_inplace_scratch_bytes, node_window
 from trainlet.ir.ops.gradients import inplace_scratch_bytes, input_grad_window, weight_grad_window
 from trainlet.ir.ops.window import Window
 
@@ -28,7 +28,13 @@ def _scratch(s: Window, lanes: int) -> int:
 
 
 def _weights(
-    c: Writer, w: Value, trained: Value | None, channels: Value | None, integer: bool, zero: object = 0
+    c: Writer,
+    w: Value,
+    trained: Value | None,
+    channels: Value | None,
+    integer: bool,
+    zero: object = 0,
+    name: str = "w",
 ) -> str:
     """Declaration of a tl_weights: a frozen or whole tensor, optionally overlaid by trained channels."""
 
@@ -39,7 +45,7 @@ def _weights(
 
     k = channels.size if channels is not None else 0
     fields = f"{kind(w)}, {c.ptr(w)}, {c.ptr(trained)}, {kind(trained)}, {c.ptr(channels)}, {k}, {zero}"
-    return f"const tl_weights w = {{{fields}}};"
+    return f"const tl_weights {name} = {{{fields}}};"
 
 
 def _bias(c: Writer, b: Value | None) -> str:
@@ -50,7 +56,12 @@ def _bias(c: Writer, b: Value | None) -> str:
     return f"const tl_bias b = {{NULL, {c.ptr(b)}}};"
 
 
-@kernel("QLinearConv", scratch=lambda n, lanes: _scratch(node_window(n), lanes))
+def _forward_scratch(n: Node, lanes: int) -> int:
+    s = node_window(n)
+    return forward_inplace_scratch_bytes(s, lanes) if "inplace" in n.attrs else _scratch(s, lanes)
+
+
+@kernel("QLinearConv", scratch=_forward_scratch)
 def qlinear_conv(c: Writer, n: Node) -> Iterable[str]:
     s, (x, w, b, scale) = node_window(n), n.inputs[:4]
     assert x is not None and w is not None
@@ -86,11 +97,17 @@ def _input_grad_scratch(n: Node, lanes: int) -> int:
     return inplace_scratch_bytes(s, lanes) if n.attrs.get("inplace") == 0 else _scratch(s, lanes)
 
 
+def input_grad_weights(c: Writer, n: Node, name: str = "w") -> str:
+    """Declaration of the tl_weights `name` of an input gradient."""
+    w = n.inputs[1]
+    assert w is not None
+    return _weights(c, w, n.input(3), n.input(4), bool(n.attrs["integer"]), n.attrs["w_zero"], name)
+
+
 @kernel("ConvInputGrad", scratch=_input_grad_scratch)
 def conv_input_grad(c: Writer, n: Node) -> Iterable[str]:
-    s, (dy, w), addend = input_grad_window(n), n.inputs[:2], n.input(2)
-    assert w is not None
-    yield _weights(c, w, n.input(3), n.input(4), bool(n.attrs["integer"]), n.attrs["w_zero"])
+    s, dy, addend = input_grad_window(n), n.inputs[0], n.input(2)
+    yield input_grad_weights(c, n)
     if n.attrs.get("inplace") == 0:
         yield f"tl_depthwise_input_grad_inplace({c.shape(s)}, {c.ptr(n.output)}, &w, scratch);"
         return
@@ -102,12 +119,17 @@ def conv_input_grad(c: Writer, n: Node) -> Iterable[str]:
     )
 
 
+def grad_x(c: Writer, x: Value, name: str = "x") -> str:
+    """Declaration of the tl_grad_x `name` of a saved input."""
+    fields = f"NULL, {c.ptr(x)}, 0" if x.dtype == "f32" else f"{c.ptr(x)}, NULL, {c.zero(x)}"
+    return f"const tl_grad_x {name} = {{{fields}, {x.shape[-1]}}};"
+
+
 def _weight_grad(c: Writer, n: Node, update: str) -> Iterable[str]:
     x, dy = n.inputs[:2]
     assert x is not None and dy is not None
     s, k = weight_grad_window(n), x.shape[-1]
-    fields = f"NULL, {c.ptr(x)}, 0" if x.dtype == "f32" else f"{c.ptr(x)}, NULL, {c.zero(x)}"
-    yield f"const tl_grad_x x = {{{fields}, {k}}};"
+    yield grad_x(c, x)
     yield update
     if n.attrs["depthwise"]:
         whole = Window(**{**vars(s), "c": dy.shape[-1], "o": dy.shape[-1], "groups": dy.shape[-1]})

@@ -10,17 +10,19 @@ from typing import Any
 
 import trainlet
 from trainlet.backends.c99.data import constants_source, identifiers
+from trainlet.backends.c99.entry import entry_points, sample_parameter
 from trainlet.backends.c99.header import header, plan_table
 from trainlet.backends.c99.manifest import manifest
 from trainlet.backends.c99.writer import C_TYPES, KERNELS, Writer, identifier
 from trainlet.errors import BackendError
 from trainlet.ir import Node, Value
 from trainlet.ir.graph import Graph
-from trainlet.plan.program import Function, Program
+from trainlet.plan.program import Program
 
 KERNEL_FOLDER = Path(trainlet.__file__).parent / "kernels"
 INCLUDES = (
     "tl_conv.h",
+    "tl_hidden.h",
     "tl_loss.h",
     "tl_math.h",
     "tl_matmul.h",
@@ -110,9 +112,12 @@ def _function(
     )
     for part, first, last in parts:
         used = "".join(f", float {a}" for a in ("lr", "factor") if a in arguments and part == "body")
-        yield f"static void {which}_{part}({name}_t *m{used}) {{"
+        sample = sample_parameter(f, part)
+        yield f"static void {which}_{part}({name}_t *m{', ' * bool(sample)}{sample}{used}) {{"
         yield "  void *const scratch = m->scratch;"
         yield "  (void)scratch;"
+        if sample:
+            yield f"  (void){sample.split('*')[1]};"
         for i in range(first, last):
             yield from _statement(c, f.graph, i)
         yield "}"
@@ -165,121 +170,5 @@ def _init(program: Program, name: str, ids: Mapping[str, str]) -> Iterator[str]:
         yield f"  STATE(uint32_t, {program.state_offsets['rng']})[0] = seed;"
     else:
         yield "  (void)seed;"
-    yield "}"
-    yield ""
-
-
-def _store_inputs(f: Function, names: Mapping[str, str]) -> Iterator[str]:
-    for v in f.graph.inputs:
-        where = f.locations[v.name]
-        if where.memory == "arena" and v.name in names:
-            to, given = f"ARENA({C_TYPES[v.dtype]}, {where.offset})", names[v.name]
-            yield f"  if ({given} != {to}) memcpy({to}, {given}, {v.bytes});"
-
-
-def _at(f: Function, v: Value) -> str:
-    return f"ARENA({C_TYPES[v.dtype]}, {f.locations[v.name].offset})"
-
-
-def _boundary_copies(f: Function, store: bool) -> Iterator[str]:
-    at = 0
-    for v in f.boundary:
-        here, there = _at(f, v), f"(boundary + {at})"
-        a, b = (here, there) if store else (there, here)
-        yield f"  memcpy({a}, {b}, {v.bytes});"
-        at += v.bytes
-
-
-def entry_points(program: Program, name: str) -> Iterator[str]:
-    predict, main = program.functions["predict"], program.main
-    x, y = predict.graph.inputs[0], predict.graph.outputs[0]
-    sample = C_TYPES[x.dtype]
-    yield from _entry(
-        name,
-        "predict",
-        predict,
-        f"const {sample} *sample, float *out",
-        {x.name: "sample"},
-        f"memcpy(out, {_at(predict, y)}, {y.bytes});",
-        sample,
-    )
-    which = "step" if "step" in program.functions else "accumulate"
-    label = main.graph.inputs[1]
-    lr = ", float lr" if which == "step" else ""
-    count = "" if which == "step" else "m->accumulated++;\n  "
-    yield from _entry(
-        name,
-        which,
-        main,
-        f"const {sample} *samples, const {C_TYPES[label.dtype]} *labels{lr}",
-        {x.name: "samples", label.name: "labels"},
-        f"{count}return *{_at(main, main.graph.outputs[0])};",
-        sample,
-    )
-    if which == "accumulate":
-        yield f"void {name}_apply({name}_t *m, float lr) {{"
-        yield "  if (m->accumulated == 0) return;"
-        yield "  apply_body(m, lr, 1.0f / (float)m->accumulated);"
-        yield "  m->accumulated = 0;"
-        yield "}"
-        yield ""
-    yield f"const float *{name}_logits(const {name}_t *m) {{"
-    at = main.locations[main.graph.outputs[1].name].offset
-    yield f"  return (const float *)(const void *)((const uint8_t *)m->arena + {at});"
-    yield "}"
-    yield ""
-    yield from _evaluate(program, name, sample)
-    size = program.bytes["state"]
-    yield f"void {name}_get_state(const {name}_t *m, void *dst) {{ memcpy(dst, m->state, {size}); }}"
-    yield f"void {name}_set_state({name}_t *m, const void *src) {{ memcpy(m->state, src, {size}); }}"
-
-
-def _entry(
-    name: str, which: str, f: Function, arguments: str, inputs: Mapping[str, str], finish: str, sample: str
-) -> Iterator[str]:
-    """One public function, and its two halves around the frozen prefix."""
-    returns = "float" if "return" in finish else "void"
-    lr = ", lr" if "lr" in arguments else ""
-    others = {k: v for k, v in inputs.items() if v not in ("sample", "samples")}
-    given = next(v for v in inputs.values() if v in ("sample", "samples"))
-    yield f"{returns} {name}_{which}({name}_t *m, {arguments}) {{"
-    yield from _store_inputs(f, inputs)
-    yield f"  {which}_prefix(m);"
-    yield f"  {which}_body(m{lr});"
-    yield f"  {finish}"
-    yield "}"
-    yield ""
-    yield f"void {name}_{which}_prefix({name}_t *m, const {sample} *{given}, uint8_t *boundary) {{"
-    yield from _store_inputs(f, {k: v for k, v in inputs.items() if v == given})
-    yield f"  {which}_prefix(m);"
-    yield from _boundary_copies(f, False)
-    yield "}"
-    yield ""
-    rest = arguments.split(", ", 1)[1]
-    yield f"{returns} {name}_{which}_resume({name}_t *m, const uint8_t *boundary, {rest}) {{"
-    yield from _boundary_copies(f, True)
-    yield from _store_inputs(f, others)
-    yield f"  {which}_body(m{lr});"
-    yield f"  {finish}"
-    yield "}"
-    yield ""
-
-
-def _evaluate(program: Program, name: str, sample: str) -> Iterator[str]:
-    """Correct answers over `count` samples, one at a time; only for class labels."""
-    f = program.functions["predict"]
-    x, y = f.graph.inputs[0], f.graph.outputs[0]
-    if program.module.loss != "softmax-cross-entropy":
-        return
-    arguments = f"const {sample} *samples, const int32_t *labels, int32_t count"
-    yield f"int32_t {name}_evaluate({name}_t *m, {arguments}) {{"
-    yield "  int32_t correct = 0;"
-    yield "  for (int32_t i = 0; i < count; i++) {"
-    yield f"    memcpy({_at(f, x)}, samples + (size_t)i * {x.size}, {x.bytes});"
-    yield "    predict_prefix(m);"
-    yield "    predict_body(m);"
-    yield f"    correct += tl_argmax({_at(f, y)}, {y.shape[-1]}) == labels[i];"
-    yield "  }"
-    yield "  return correct;"
     yield "}"
     yield ""

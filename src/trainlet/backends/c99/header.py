@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 
 from trainlet.backends.c99.data import flash_tensors
+from trainlet.backends.c99.entry import image_row_bytes, sample_type
 from trainlet.backends.c99.writer import C_TYPES, identifier
 from trainlet.plan.program import Program
 
@@ -22,6 +23,7 @@ def plan_table(program: Program) -> list[str]:
         "  memory        bytes",
         *(f"  {m:<8} {program.bytes[m]:>10,}" for m in ("flash", "arena", "state", "scratch")),
         f"  {'RAM':<8} {program.ram_bytes:>10,}   (arena + state + scratch)",
+        *_input_line(program),
         "",
         "  function        arena   lower bound   steps   of these frozen prefix",
     ]
@@ -36,12 +38,22 @@ def plan_table(program: Program) -> list[str]:
     lines.append(
         f"  alive at the peak ({where}): " + ", ".join(f"{r.name} {r.bytes:,}" for r in main.peak_live()[:4])
     )
+    lines += [f"  saved by {how}: {saved:,} bytes of that" for how, saved in program.saved_bytes.items()]
     lines += ["", "  trained tensor                             elements   of   stored as"]
     for p in module.parameters:
         total = p.layer.weight.size if p.name == p.layer.weight.name else p.tensors["w"].value.size
         stored = " + ".join(f"{t.value.dtype} {role}" for role, t in p.tensors.items())
         lines.append(f"  {p.name:<40} {p.tensors['w'].value.size:>10,}   {total:,}   {stored}")
     return lines
+
+
+def _input_line(program: Program) -> list[str]:
+    """Where samples are, if not in the arena."""
+    if program.sample == "caller":
+        return [f"  input    {program.sample_bytes:>10,}   the caller's, beside that RAM"]
+    if program.sample == "rows":
+        return [f"  input    by rows of {image_row_bytes(program)} bytes, never whole"]
+    return []
 
 
 def header(program: Program, alignment: int = 0) -> str:
@@ -95,7 +107,8 @@ def model_id(program: Program) -> int:
 
 def _declarations(program: Program, name: str, alignment: int) -> Iterator[str]:
     sizes, main = program.bytes, program.main
-    x = C_TYPES[main.graph.inputs[0].dtype]
+    x = sample_type(program, name)
+    one, several = ("image", "image") if program.sample == "rows" else ("sample", "samples")
     label = C_TYPES[main.graph.inputs[1].dtype]
     batch = main.graph.inputs[0].shape[0]
     yield f"#define {name.upper()}_STATE_BYTES {sizes['state']}"
@@ -106,17 +119,19 @@ def _declarations(program: Program, name: str, alignment: int) -> Iterator[str]:
     yield from _members(program, alignment)
     yield f"}} {name}_t;"
     yield ""
+    if program.sample == "rows":
+        yield from _image(program, name)
     yield "/* Factory state. seed: of the random numbers that round steps (unused where none are). */"
     yield f"void {name}_init({name}_t *m, uint32_t seed);"
     yield ""
     yield "/* One sample in, its output out. */"
-    yield f"void {name}_predict({name}_t *m, const {x} *sample, float *out);"
+    yield f"void {name}_predict({name}_t *m, const {x} *{one}, float *out);"
     yield ""
-    yield from _training(program, name, x, label, batch)
+    yield from _training(program, name, f"const {x} *{several}", label, batch)
     yield ""
     if program.module.loss == "softmax-cross-entropy":
         yield "/* Number of `count` samples whose largest output is their label. */"
-        arguments = f"const {x} *samples, const int32_t *labels, int32_t count"
+        arguments = f"const {x} *{several}, const int32_t *labels, int32_t count"
         yield f"int32_t {name}_evaluate({name}_t *m, {arguments});"
         yield ""
     yield f"/* All that training changes, {sizes['state']} bytes: save it, put it back. */"
@@ -131,10 +146,24 @@ def _declarations(program: Program, name: str, alignment: int) -> Iterator[str]:
             yield f"#define {name.upper()}_{f.upper()}_BOUNDARY_BYTES {total}"
     main_name = "step" if "step" in program.functions else "accumulate"
     lr = ", float lr" if main_name == "step" else ""
-    yield f"void {name}_predict_prefix({name}_t *m, const {x} *sample, uint8_t *boundary);"
+    yield f"void {name}_predict_prefix({name}_t *m, const {x} *{one}, uint8_t *boundary);"
     yield f"void {name}_predict_resume({name}_t *m, const uint8_t *boundary, float *out);"
-    yield f"void {name}_{main_name}_prefix({name}_t *m, const {x} *samples, uint8_t *boundary);"
+    yield f"void {name}_{main_name}_prefix({name}_t *m, const {x} *{several}, uint8_t *boundary);"
     yield f"float {name}_{main_name}_resume({name}_t *m, const uint8_t *boundary, const {label} *labels{lr});"
+
+
+def _image(program: Program, name: str) -> Iterator[str]:
+    """How an image comes by rows."""
+    x, size = program.functions["predict"].graph.inputs[0], image_row_bytes(program)
+    yield f"/* Puts rows first .. first + count - 1 of an image to `to`, {size} bytes each. Called while a"
+    yield " * function below runs, rows ascending and none twice; rows that are not needed are left out. The"
+    yield f" * rows of several samples are numbered through: sample i begins with row i * {x.shape[1]}. */"
+    yield f"typedef void (*{name}_rows)(void *context, int32_t first, int32_t count, int8_t *to);"
+    yield f"typedef struct {{ {name}_rows rows; void *context; }} {name}_image;"
+    yield ""
+    yield "/* Rows of an image that lies in memory, at `context`. */"
+    yield f"void {name}_rows_from_memory(void *context, int32_t first, int32_t count, int8_t *to);"
+    yield ""
 
 
 def _members(program: Program, alignment: int) -> Iterator[str]:
@@ -156,10 +185,10 @@ def _training(program: Program, name: str, x: str, label: str, batch: int) -> It
     what = f"{batch} samples and their labels" if batch > 1 else "One sample and its label"
     if "step" in program.functions:
         yield f"/* {what}: forward, backward, update with learning rate lr. Returns the loss before it. */"
-        yield f"float {name}_step({name}_t *m, const {x} *samples, const {label} *labels, float lr);"
+        yield f"float {name}_step({name}_t *m, {x}, const {label} *labels, float lr);"
     else:
         yield f"/* {what}: forward and backward, gradients are summed. Returns the loss. */"
-        yield f"float {name}_accumulate({name}_t *m, const {x} *samples, const {label} *labels);"
+        yield f"float {name}_accumulate({name}_t *m, {x}, const {label} *labels);"
         yield "/* One update by the mean of the gradients summed since the last; nothing if none are. */"
         yield f"void {name}_apply({name}_t *m, float lr);"
     yield "/* Outputs of the last training call, [batch][outputs]; valid until the next call. */"

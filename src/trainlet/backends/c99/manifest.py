@@ -33,7 +33,7 @@ def manifest(program: Program) -> dict[str, Any]:
         "optimizer": vars(module.optimizer),
         "training_function": "step" if "step" in program.functions else "accumulate",
         "batch": main.graph.inputs[0].shape[0],
-        "input": _value(program.functions["predict"].graph.inputs[0]),
+        "input": {**_value(program.functions["predict"].graph.inputs[0]), "where": program.sample},
         "label": _value(main.graph.inputs[1]),
         "output": _value(program.functions["predict"].graph.outputs[0]),
         "bytes": dict(program.bytes),

@@ -102,9 +102,19 @@ def loss(c: Writer, n: Node) -> Iterable[str]:
     yield f"tl_{LOSS_KERNELS[base]}{grad}({c.ptr(z)}, {c.ptr(target)}, {sizes}, {c.ptr(n.output)});"
 
 
-def _side(c: Writer, name: str, v: Value, factor: tuple[int, int]) -> str:
-    """Declarator of a tl_fixed_side: zero point, multiplier, shift."""
-    return f"of_{name} = {braces((c.zero(v), *factor))}"
+def _side(c: Writer, v: Value, factor: tuple[int, int]) -> str:
+    """Initializer of a tl_fixed_side: zero point, multiplier, shift."""
+    return braces((c.zero(v), *factor))
+
+
+def sum_sides(c: Writer, n: Node) -> list[str]:
+    """Initializers of the tl_fixed_side of a fixed-point sum's operands and of its result."""
+    a, b = n.inputs
+    assert a is not None and b is not None
+    sides = (a, b, n.output)
+    sa, sb, sy = (np.float32(c.scale(v)) for v in sides)
+    factors = sum_factors(sa, sb, sy, bool(n.attrs["subtract"]))
+    return [_side(c, v, f) for v, f in zip(sides, factors, strict=True)]
 
 
 @kernel("QLinearAdd")
@@ -113,9 +123,7 @@ def qlinear_add(c: Writer, n: Node) -> Iterable[str]:
     assert a is not None and b is not None
     y = n.output
     if n.attrs["fixed"]:
-        sa, sb, sy = (np.float32(c.scale(v)) for v in (a, b, y))
-        factors = sum_factors(sa, sb, sy, bool(n.attrs["subtract"]))
-        of = [_side(c, name, v, f) for name, v, f in zip("aby", (a, b, y), factors, strict=True)]
+        of = (f"of_{name} = {side}" for name, side in zip("aby", sum_sides(c, n), strict=True))
         yield f"const tl_fixed_side {', '.join(of)};"
         yield (
             f"tl_add_s8_fixed({c.ptr(a)}, &of_a, {c.ptr(b)}, &of_b, &of_y, {n.attrs['lo']}, {n.attrs['hi']}, "
@@ -137,7 +145,7 @@ def qlinear_mul(c: Writer, n: Node) -> Iterable[str]:
     operands = f"{c.ptr(a)}, {c.zero(a)}, {c.ptr(b)}, {c.zero(b)}, {int(a.shape != b.shape)}"
     if n.attrs["fixed"]:
         rescale = product_factor(*(np.float32(c.scale(v)) for v in (a, b, y)))
-        yield f"const tl_fixed_side {_side(c, 'y', y, rescale)};"
+        yield f"const tl_fixed_side of_y = {_side(c, y, rescale)};"
         yield (
             f"tl_mul_s8_fixed({operands}, &of_y, {n.attrs['lo']}, {n.attrs['hi']}, "
             f"{c.ptr(y)}, {c.ptr(mask(n))}, {sizes});"

@@ -11,9 +11,9 @@ from trainlet.ir.ops.optimizers import update_operand
 STORED = {"f32": "TL_T_F32", "s8": "TL_T_S8", "s32": "TL_T_S32"}
 
 
-def update_struct(c: Writer, n: Node) -> str:
-    """Declaration of the tl_update of an update node, fused or not."""
-    of = {name: update_operand(n, name) for name in ("w", "lr", "scale", "fraction", "m", "v", "rng")}
+def update_struct(c: Writer, n: Node, name: str = "u") -> str:
+    """Declaration of the tl_update `name` of an update node, fused or not."""
+    of = {role: update_operand(n, role) for role in ("w", "lr", "scale", "fraction", "m", "v", "rng")}
     w, a = of["w"], n.attrs
     assert w is not None
     fields = {
@@ -23,9 +23,9 @@ def update_struct(c: Writer, n: Node) -> str:
         "w": c.ptr(w),
         "row_len": w.size if len(w.shape) == 1 else w.size // w.shape[0],
     }
-    for name, field in (("fraction", "fraction"), ("m", "m"), ("v", "v"), ("scale", "row_scale")):
-        if of[name] is not None:
-            fields[field] = c.ptr(of[name])
+    for role, field in (("fraction", "fraction"), ("m", "m"), ("v", "v"), ("scale", "row_scale")):
+        if of[role] is not None:
+            fields[field] = c.ptr(of[role])
     if of["lr"] is not None:
         fields["lr"] = "lr"
     if a["weight_decay"]:
@@ -40,7 +40,7 @@ def update_struct(c: Writer, n: Node) -> str:
             for bias, beta in (("bias1", "beta1"), ("bias2", "beta2")):
                 fields[bias] = f"1.0f - tl_power({fields[beta]}, {rng}[1] + 1u)"
     text = ", ".join(f".{k} = {v}" for k, v in fields.items())
-    return f"const tl_update u = {{{text}}};"
+    return f"const tl_update {name} = {{{text}}};"
 
 
 @kernel("Update", scratch=lambda n, lanes: VECTOR_SCRATCH_BYTES)

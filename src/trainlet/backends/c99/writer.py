@@ -94,6 +94,10 @@ class Writer:
             return self.constants[value.name]
         if where.memory == "argument":
             return identifier(value.name)
+        if where.memory == "caller":
+            return f"((const {C_TYPES[value.dtype]} *)sample)"
+        if where.memory == "rows":
+            raise BackendError(f"{value.name} comes by rows: only a chain that is streamed can read it")
         return f"{where.memory.upper()}({C_TYPES[value.dtype]}, {where.offset})"
 
     def shape(self, s: Window) -> str:

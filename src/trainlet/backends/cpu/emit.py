@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from trainlet.backends.c99.data import flash_tensors
-from trainlet.backends.c99.emit import INCLUDES, KERNEL_FOLDER, describe, entry_points, origin_of
+from trainlet.backends.c99.emit import INCLUDES, KERNEL_FOLDER, describe, origin_of
+from trainlet.backends.c99.entry import entry_points
 from trainlet.backends.c99.header import header, plan_table
 from trainlet.backends.c99.manifest import manifest
 from trainlet.backends.c99.writer import C_TYPES, identifier

@@ -1,18 +1,23 @@
 /* Trains an emitted program with samples that arrive in a file, and sends back what came of it.
  *
- * job.bin     u32 steps, u32 calls per update, u32 seed; one sample; then per step: f32 learning rate, labels, samples
+ * job.bin     the struct job below; one sample; then per step: f32 learning rate, labels, samples
  * result.bin  the outputs of the first sample; then per step: f32 loss, outputs; then the state, u32 stack bytes used
+ *
+ * With TL_KEEP the state is saved every `save_every` steps, and a boot goes on behind the record it finds: result.bin
+ * begins with u32 status of the load, u32 steps that lie behind, the state, and ends with u32 flash operations.
  *
  * program_config.h, written for each program, names its functions and sizes.
  */
 #include "board.h"
+#include "keep.h"
 #include "program_config.h"
 #include "semihosting.h"
 
-enum { EXIT_INPUT = 3 };
+enum { EXIT_INPUT = 3, EXIT_SAVE = 5 };
 
 typedef struct {
   uint32_t steps, calls_per_update, seed;
+  uint32_t save_every, cut_at, tear; /* steps; operation of the flash; keep.h */
 } job;
 
 /* The program's memory, at the end of RAM: padded in front so that it ends where the fence can stand. */
@@ -24,8 +29,13 @@ static struct {
 static float outputs[TL_OUTPUTS];
 static uint32_t labels[(TL_LABEL_BYTES + 3) / 4];
 
-/* Samples come straight to where the program keeps them, if its author could say where that is. */
-#ifdef TL_TRAIN_INPUT
+/* Samples come by rows when the program asks; or straight to where it keeps them, if its author could say where that is. */
+#ifdef TL_ROW_BYTES
+#include "image.h"
+static const TL_IMAGE image = {tl_image_rows, 0};
+#define PREDICT_SAMPLE &image
+#define TRAIN_SAMPLES &image
+#elif defined(TL_TRAIN_INPUT)
 #define PREDICT_SAMPLE (void *)((uint8_t *)memory.program.arena + TL_PREDICT_INPUT)
 #define TRAIN_SAMPLES (void *)((uint8_t *)memory.program.arena + TL_TRAIN_INPUT)
 #else
@@ -43,31 +53,67 @@ static void get(void *to, uint32_t size) {
   }
 }
 
+#ifdef TL_ROW_BYTES
+static void begin_samples(const void *to, uint32_t size) {
+  (void)to;
+  tl_image_begin(in, size);
+}
+static void end_samples(void) { tl_image_end(); }
+#else
+static void begin_samples(void *to, uint32_t size) { get(to, size); }
+static void end_samples(void) {}
+#endif
+
 static void put(const void *from, uint32_t size) {
   if (tl_file_write(out, from, size) != 0) tl_exit(EXIT_INPUT);
 }
 
-static void train(const job *j) {
-  uint32_t calls = 0;
+static void put_number(uint32_t x) { put(&x, sizeof x); }
+
+static void train_once(float lr, int update) {
+#ifdef TL_APPLY
+  const float loss = TL_TRAIN(&memory.program, TRAIN_SAMPLES, (const void *)labels);
+#else
+  const float loss = TL_TRAIN(&memory.program, TRAIN_SAMPLES, (const void *)labels, lr);
+#endif
+  put(&loss, sizeof loss);
+  put(TL_LOGITS(&memory.program), TL_BATCH * sizeof outputs);
+#ifdef TL_APPLY
+  if (update) TL_APPLY(&memory.program, lr);
+#else
+  (void)update;
+#endif
+}
+
+/* The steps from `first` on; what lies before them is read and passed over. */
+static void train(const job *j, uint32_t first) {
   for (uint32_t step = 0; step < j->steps; step++) {
     float lr;
     get(&lr, sizeof lr);
     get(labels, TL_LABEL_BYTES);
-    get(TRAIN_SAMPLES, TL_BATCH * TL_SAMPLE_BYTES);
-#ifdef TL_APPLY
-    const float loss = TL_TRAIN(&memory.program, TRAIN_SAMPLES, (const void *)labels);
-#else
-    const float loss = TL_TRAIN(&memory.program, TRAIN_SAMPLES, (const void *)labels, lr);
+    begin_samples(TRAIN_SAMPLES, TL_BATCH * TL_SAMPLE_BYTES);
+    if (step >= first) train_once(lr, (step + 1) % j->calls_per_update == 0);
+    end_samples();
+#ifdef TL_KEEP
+    if (step < first || (step + 1) % j->save_every != 0) continue;
+    if (tl_keep_save(memory.program.state) != 0) tl_exit(EXIT_SAVE);
 #endif
-    put(&loss, sizeof loss);
-    put(TL_LOGITS(&memory.program), TL_BATCH * sizeof outputs);
-    if (++calls == j->calls_per_update) {
-      calls = 0;
-#ifdef TL_APPLY
-      TL_APPLY(&memory.program, lr);
-#endif
-    }
   }
+}
+
+/* Steps that lie behind, by the record in flash: the factory state is its number 0. */
+static uint32_t resume(const job *j) {
+#ifdef TL_KEEP
+  uint32_t status;
+  const uint32_t first = tl_keep_load(memory.program.state, j->cut_at, j->tear, &status) * j->save_every;
+  put_number(status);
+  put_number(first);
+  put(memory.program.state, TL_STATE_BYTES);
+  return first;
+#else
+  (void)j;
+  return 0;
+#endif
 }
 
 void tl_main(void) {
@@ -80,13 +126,17 @@ void tl_main(void) {
   }
   get(&j, sizeof j);
   TL_INIT(&memory.program, j.seed);
-  get(PREDICT_SAMPLE, TL_SAMPLE_BYTES);
+  const uint32_t first = resume(&j);
+  begin_samples(PREDICT_SAMPLE, TL_SAMPLE_BYTES);
   TL_PREDICT(&memory.program, PREDICT_SAMPLE, outputs);
+  end_samples();
   put(outputs, sizeof outputs);
-  train(&j);
+  train(&j, first);
   put(memory.program.state, TL_STATE_BYTES);
-  const uint32_t stack = tl_stack_used();
-  put(&stack, sizeof stack);
+  put_number(tl_stack_used());
+#ifdef TL_KEEP
+  put_number(tl_keep_operations());
+#endif
   tl_file_close(in);
   tl_file_close(out);
   tl_exit(0);

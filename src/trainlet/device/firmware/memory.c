@@ -1,4 +1,4 @@
-/* memcpy, memmove, memset: by words where both ends allow it, four at a time. */
+/* memcpy, memmove, memset: by words where both ends allow it, four at a time; memcmp for the store. */
 #include <stdint.h>
 
 #include "string.h"
@@ -44,4 +44,12 @@ void *memset(void *to, int value, size_t size) {
   }
   while (size--) *d++ = (uint8_t)value;
   return to;
+}
+
+int memcmp(const void *a, const void *b, size_t size) {
+  const uint8_t *x = a, *y = b;
+  for (; size > 0; size--, x++, y++) {
+    if (*x != *y) return *x - *y;
+  }
+  return 0;
 }

@@ -1,6 +1,7 @@
 #include "semihosting.h"
 
-enum { SYS_OPEN = 0x01, SYS_CLOSE = 0x02, SYS_WRITE0 = 0x04, SYS_WRITE = 0x05, SYS_READ = 0x06, SYS_EXIT = 0x20 };
+enum { SYS_OPEN = 0x01, SYS_CLOSE = 0x02, SYS_WRITE0 = 0x04, SYS_WRITE = 0x05, SYS_READ = 0x06 };
+enum { SYS_SEEK = 0x0a, SYS_EXIT = 0x20 };
 enum { STOPPED_APPLICATION_EXIT = 0x20026 };
 
 typedef uint32_t address;
@@ -48,6 +49,11 @@ uint32_t tl_file_read(int32_t handle, void *to, uint32_t size) {
 uint32_t tl_file_write(int32_t handle, const void *from, uint32_t size) {
   const address block[3] = {(address)handle, (address)from, size};
   return (uint32_t)call(SYS_WRITE, block);
+}
+
+int32_t tl_file_seek(int32_t handle, uint32_t to) {
+  const address block[2] = {(address)handle, to};
+  return call(SYS_SEEK, block);
 }
 
 void tl_console(const char *text) { call(SYS_WRITE0, text); }

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { TL_FILE_READ = 1, TL_FILE_WRITE = 5 };
+enum { TL_FILE_READ = 1, TL_FILE_UPDATE = 3, TL_FILE_WRITE = 5 };
 
 /* A handle, or -1. name is `length` characters. */
 int32_t tl_file_open(const char *name, uint32_t length, uint32_t mode);
@@ -13,6 +13,9 @@ void tl_file_close(int32_t handle);
 /* Number of bytes that are missing: 0 is success. */
 uint32_t tl_file_read(int32_t handle, void *to, uint32_t size);
 uint32_t tl_file_write(int32_t handle, const void *from, uint32_t size);
+
+/* The next access is at byte `to` of the file: 0 is success. */
+int32_t tl_file_seek(int32_t handle, uint32_t to);
 
 /* A text that ends in 0, to the console. */
 void tl_console(const char *text);

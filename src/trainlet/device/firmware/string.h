@@ -1,4 +1,4 @@
-/* All of libc that an emitted program calls; memory.c holds the bodies. */
+/* All of libc that an emitted program and the store call; memory.c holds the bodies. */
 #ifndef TL_STRING_H
 #define TL_STRING_H
 
@@ -8,5 +8,6 @@
 void *memcpy(void *to, const void *from, size_t size);
 void *memmove(void *to, const void *from, size_t size);
 void *memset(void *to, int value, size_t size);
+int memcmp(const void *a, const void *b, size_t size);
 
 #endif

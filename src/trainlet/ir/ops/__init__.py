@@ -4,6 +4,7 @@ from trainlet.ir.ops import (  # noqa: F401  (importing a family registers its o
     convolution,
     elementwise,
     gradients,
+    hidden,
     integer,
     losses,
     optimizers,

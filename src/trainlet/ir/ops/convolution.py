@@ -170,7 +170,27 @@ def requantize(call: Call) -> tuple[np.ndarray, np.ndarray]:
     return _requantize(call, call[0], call[1], call[2])
 
 
-@op("QLinearConv", with_mask(_conv("s8", 2)), (4, 6), {**INTEGER, **RESCALE}, macs=_macs)
+def forward_inplace_scratch_bytes(s: Window, lanes: int = 16) -> int:
+    """Scratch with which a depthwise int8 convolution overwrites its operand (tl_conv.h)."""
+    return lanes * (4 * s.kh * s.kw + s.h * s.w)
+
+
+def _overwrites(node: Node, operand: int) -> bool:
+    """x only if depthwise at stride 1, and if the channels copied aside cost little."""
+    s = node_window(node)
+    same = s.depthwise and s.sh == s.sw == 1 and (s.oh, s.ow) == (s.h, s.w)
+    return same and 4 * forward_inplace_scratch_bytes(s) <= node.output.bytes
+
+
+@op(
+    "QLinearConv",
+    with_mask(_conv("s8", 2)),
+    (4, 6),
+    {**INTEGER, **RESCALE},
+    macs=_macs,
+    inplace={0: (0,)},
+    inplace_fits=_overwrites,
+)
 def qlinear_conv(call: Call) -> tuple[np.ndarray, np.ndarray]:
     """ConvInteger and Requantize in one: x, w, bias, scale, trained?, channels? -> y s8[, mask]."""
     return _requantize(call, _integer(call, 4), call[2], call[3])

@@ -37,7 +37,7 @@ def inplace_scratch_bytes(s: Window, lanes: int = 16) -> int:
     return 4 * lanes * (s.kh * s.kw + ((s.kh - 1) * s.dh + 1) * s.w)
 
 
-def _input_grad_fits(node: Node, operand: int) -> bool:
+def input_grad_fits(node: Node, operand: int) -> bool:
     """The addend always; dy only if depthwise at stride 1, and if the rows kept aside cost little."""
     s = input_grad_window(node)
     if operand == 2:
@@ -52,7 +52,7 @@ def _input_grad_fits(node: Node, operand: int) -> bool:
     (2, 5),
     INPUT_GRAD,
     inplace={0: (2, 0)},
-    inplace_fits=_input_grad_fits,
+    inplace_fits=input_grad_fits,
     macs=lambda node: input_grad_window(node).macs,
 )
 def conv_input_grad(call: Call) -> np.ndarray:

@@ -16,6 +16,7 @@ typedef struct {
   const tl_weights *w;
   const float *dy;            /* at the chunk's first output */
   float *dx;                  /* at the first lane */
+  int32_t pitch;              /* channels of dx */
   int32_t ky, kx, direct;     /* direct: position p of dy is position p of dx */
   float *panel;
   int32_t count, width;       /* outputs in the panel, lanes in use */
@@ -96,10 +97,10 @@ static void sweep_positions(const sweep *a) {
   tl_window at = tl_window_of(s, 0);
   for (int32_t p = 0; p < positions; p++) {
     if (a->direct) {
-      to[rows] = p * s->c;
+      to[rows] = p * a->pitch;
     } else {
       int32_t inside = tl_window_has(s, &at, a->ky, a->kx);
-      to[rows] = (at.pixel + shift) * s->c;
+      to[rows] = (at.pixel + shift) * a->pitch;
       tl_window_next(s, &at);
       if (!inside) continue;
     }
@@ -131,7 +132,7 @@ static void grad_lanes(sweep *a, const float *dy, int32_t group, int32_t c) {
 void tl_conv_input_grad(const tl_conv_shape *s, const float *dy, const tl_weights *w, float *dx, int32_t accumulate,
                         void *scratch) {
   int32_t cg = s->c / s->groups;
-  sweep a = {.s = s, .w = w, .panel = scratch};
+  sweep a = {.s = s, .w = w, .pitch = s->c, .panel = scratch};
   a.direct = tl_window_is_row(s);
   if (!accumulate) memset(dx, 0, (size_t)(s->n * s->h * s->w * s->c) * sizeof *dx);
   for (int32_t group = 0; group < s->groups; group++)
@@ -140,4 +141,16 @@ void tl_conv_input_grad(const tl_conv_shape *s, const float *dy, const tl_weight
       a.width = tl_min(TL_LANES, cg - c);
       grad_lanes(&a, dy, group, c);
     }
+}
+
+void tl_conv_input_grad_slice(const tl_conv_shape *s, const float *dy, const tl_weights *w, int32_t first,
+                              int32_t count, float *dx, void *scratch) {
+  sweep a = {.s = s, .w = w, .pitch = count, .panel = scratch};
+  a.direct = tl_window_is_row(s);
+  memset(dx, 0, (size_t)(s->n * s->h * s->w * count) * sizeof *dx);
+  for (int32_t c = 0; c < count; c += TL_LANES) {
+    a.dx = dx + c;
+    a.width = tl_min(TL_LANES, count - c);
+    grad_lanes(&a, dy, 0, first + c);
+  }
 }

@@ -48,22 +48,35 @@ static inline void scale_eight(float *out, const float *g, uint32_t bits, const 
   for (int32_t j = 0; j < 8; j++) out[j] = masked(g[j] * scale[j * step], bits, j);
 }
 
+/* `count` neighbours whose mask bits start at `bit`; scale[j * step]. */
+static inline void scale_run(float *out, const float *g, const uint8_t *mask, int32_t bit, const float *scale,
+                             int32_t step, int32_t count) {
+  int32_t i = 0;
+  if ((bit & 7) == 0) {
+    for (; i + 8 <= count; i += 8)
+      scale_eight(out + i, g + i, mask ? mask[(bit + i) >> 3] : 255u, scale + i * step, step);
+  }
+  for (; i < count; i++) out[i] = masked(g[i] * scale[i * step], mask ? tl_mask_bit(mask, bit + i) : 1u, 0);
+}
+
 void tl_requantize_grad(float *out, const float *g, const uint8_t *mask, const float *scale, int32_t positions,
                         int32_t channels) {
-  int32_t whole = (channels & 7) == 0; /* then a byte of the mask never spans two positions */
   for (int32_t p = 0; p < positions; p++) {
-    int32_t first = p * channels, c = 0;
-    for (; whole && c < channels; c += 8)
-      scale_eight(out + first + c, g + first + c, mask ? mask[(first + c) >> 3] : 255u, scale + c, 1);
-    for (; c < channels; c++) {
-      uint32_t bit = mask ? tl_mask_bit(mask, first + c) : 1u;
-      out[first + c] = masked(g[first + c] * scale[c], bit, 0);
-    }
+    int32_t first = p * channels;
+    scale_run(out + first, g + first, mask, first, scale, 1, channels);
   }
 }
 
 void tl_mask_grad(float *out, const float *g, const uint8_t *mask, float scale, int32_t count) {
-  int32_t i = 0;
-  for (; i + 8 <= count; i += 8) scale_eight(out + i, g + i, mask ? mask[i >> 3] : 255u, &scale, 0);
-  for (; i < count; i++) out[i] = masked(g[i] * scale, mask ? tl_mask_bit(mask, i) : 1u, 0);
+  scale_run(out, g, mask, 0, &scale, 0, count);
+}
+
+void tl_requantize_grad_slice(float *d, const uint8_t *mask, const float *scale, const tl_channel_slice *slice) {
+  for (int32_t p = 0; p < slice->positions; p++, d += slice->count)
+    scale_run(d, d, mask, p * slice->channels + slice->first, scale + slice->first, 1, slice->count);
+}
+
+void tl_mask_grad_slice(float *d, const uint8_t *mask, float scale, const tl_channel_slice *slice) {
+  for (int32_t p = 0; p < slice->positions; p++, d += slice->count)
+    scale_run(d, d, mask, p * slice->channels + slice->first, &scale, 0, slice->count);
 }

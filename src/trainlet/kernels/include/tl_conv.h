@@ -13,6 +13,11 @@
 
 static inline int32_t tl_depthwise_scratch_bytes(int32_t kh, int32_t kw) { return 4 * TL_LANES * kh * kw; }
 
+/* Taps, and a copy of the channels of an image that are computed at once. */
+static inline int32_t tl_depthwise_s8_inplace_scratch_bytes(const tl_conv_shape *s) {
+  return TL_LANES * (4 * s->kh * s->kw + s->h * s->w);
+}
+
 /* Taps, and a ring of the rows that one row of dx reads. */
 static inline int32_t tl_depthwise_inplace_scratch_bytes(const tl_conv_shape *s) {
   return 4 * TL_LANES * (s->kh * s->kw + ((s->kh - 1) * s->dh + 1) * s->w);
@@ -21,7 +26,9 @@ static inline int32_t tl_depthwise_inplace_scratch_bytes(const tl_conv_shape *s)
 /* y = saturate(v), v = rint((acc + bias[o]) * scale[o]) + y_zero,  acc = sum (x - x_zero) * w in int32, exact.
  * x: s8 [n][h][w][c]; y: s8 [n][oh][ow][o]; scale: [o]. Padding is 0 after centring.
  * fp32: acc and bias are converted, then one addition, one multiplication, half to even, one addition.
- * mask (or NULL): -128 <= v <= 127. y and mask do not depend on how the body blocks the loops. */
+ * mask (or NULL): -128 <= v <= 127. y and mask do not depend on how the body blocks the loops.
+ * y of a depthwise function may be x where stride is 1, oh == h and ow == w: then its scratch is
+ * tl_depthwise_s8_inplace_scratch_bytes. */
 void tl_conv_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
                 const float *scale, int32_t y_zero, int8_t *y, uint8_t *mask, void *scratch);
 void tl_depthwise_s8(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
@@ -51,6 +58,11 @@ void tl_conv_input_grad(const tl_conv_shape *s, const float *dy, const tl_weight
 void tl_depthwise_input_grad(const tl_conv_shape *s, const float *dy, const tl_weights *w, float *dx,
                              int32_t accumulate, void *scratch);
 
+/* Channels first .. first+count-1 of the dx of tl_conv_input_grad, overwritten, the same bits.   groups == 1.
+ * dx: [n][h][w][count]. */
+void tl_conv_input_grad_slice(const tl_conv_shape *s, const float *dy, const tl_weights *w, int32_t first,
+                              int32_t count, float *dx, void *scratch);
+
 /* tl_depthwise_input_grad for stride 1 and oh == h, ow == w: dx overwrites dy. The same bits.
  * scratch: tl_depthwise_inplace_scratch_bytes. */
 void tl_depthwise_input_grad_inplace(const tl_conv_shape *s, float *d, const tl_weights *w, void *scratch);
@@ -79,5 +91,14 @@ void tl_requantize_grad(float *out, const float *g, const uint8_t *mask, const f
 
 /* out[i] = mask ? g[i] * scale : 0.   out may be g. mask NULL: all ones. */
 void tl_mask_grad(float *out, const float *g, const uint8_t *mask, float scale, int32_t count);
+
+/* Channels first .. first+count-1 of a tensor [positions][channels]. */
+typedef struct {
+  int32_t positions, channels, first, count;
+} tl_channel_slice;
+
+/* The same over some channels: d is [positions][count]; mask and scale are those of all channels. */
+void tl_requantize_grad_slice(float *d, const uint8_t *mask, const float *scale, const tl_channel_slice *slice);
+void tl_mask_grad_slice(float *d, const uint8_t *mask, float scale, const tl_channel_slice *slice);
 
 #endif

@@ -16,8 +16,10 @@
 
 /* Neighbouring outputs that a kernel computes at once (tl_block.h): the wider, the more scratch. */
 #ifndef TL_LANES
-#if defined(__x86_64__) || defined(__aarch64__)
+#if defined(__AVX512F__) || defined(__aarch64__) || (defined(__x86_64__) && defined(__clang__))
 #define TL_LANES 16
+#elif defined(__x86_64__) /* gcc takes lanes that are wider than a register apart, element by element */
+#define TL_LANES 8
 #else
 #define TL_LANES 4
 #endif

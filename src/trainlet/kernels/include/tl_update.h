@@ -9,7 +9,7 @@
  *                  s = lr * ((m / bias1) / (sqrt(v / bias2) + eps) + weight_decay * w)
  * in fp32, each operation rounded, never fused. w is the value as stored (RESIDUAL: with its fraction, W / 256).
  *
- * Storing the step s, u = tl_uniform(key, element index) in [0, 1):
+ * Storing the step s, u = tl_uniform(key, first + element index) in [0, 1):
  *   S8  NEAREST     sat8(rint(w - s))
  *   S8  STOCHASTIC  sat8(w + floor(u - s))          (not floor((w - s) + u): near w = 100 that addition is rounded)
  *   S8  RESIDUAL    W = 256 w + fraction; W -= floor(256 s + u), saturated to [-32768, 32639];
@@ -42,6 +42,7 @@ typedef struct {
   float lr, momentum, beta1, beta2, eps, weight_decay;
   float bias1, bias2;     /* 1 - beta1^t, 1 - beta2^t */
   uint32_t seed, step, stream;
+  uint32_t first;         /* index of w[0] in the whole tensor, of which these may be some rows */
 } tl_update;
 
 /* Elements row * row_len + col + (0 .. count-1), all scaled by row_scale[row]. */

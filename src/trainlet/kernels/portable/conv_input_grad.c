@@ -15,6 +15,7 @@ typedef struct {
   const tl_conv_shape *s;
   const float *dy; /* at the chunk's first output */
   float *dx;       /* at the first lane */
+  int32_t pitch;   /* channels of dx */
   int32_t ky, kx;
   const float *panel;
   int32_t count, width; /* outputs in the panel, lanes in use */
@@ -41,7 +42,7 @@ static void sweep_positions(const sweep *a) {
   tl_window at = tl_window_of(s, 0);
   for (int32_t p = 0; p < positions; p++, tl_window_next(s, &at)) {
     if (!tl_window_has(s, &at, a->ky, a->kx)) continue;
-    to[rows] = (at.pixel + shift) * s->c;
+    to[rows] = (at.pixel + shift) * a->pitch;
     from[rows] = p * s->o;
     if (++rows == TL_ROWS) {
       sweep_rows(a, to, from, rows);
@@ -80,7 +81,16 @@ void tl_conv_input_grad(const tl_conv_shape *s, const float *dy, const tl_weight
   if (!accumulate) memset(dx, 0, (size_t)(s->n * s->h * s->w * s->c) * sizeof *dx);
   for (int32_t group = 0; group < s->groups; group++)
     for (int32_t c = 0; c < cg; c += TL_LANES) {
-      sweep a = {.s = s, .dx = dx + group * cg + c, .panel = scratch, .width = tl_min(TL_LANES, cg - c)};
+      sweep a = {.s = s, .dx = dx + group * cg + c, .pitch = s->c, .panel = scratch, .width = tl_min(TL_LANES, cg - c)};
       grad_lanes(&a, w, dy, group, c, scratch);
     }
+}
+
+void tl_conv_input_grad_slice(const tl_conv_shape *s, const float *dy, const tl_weights *w, int32_t first,
+                              int32_t count, float *dx, void *scratch) {
+  memset(dx, 0, (size_t)(s->n * s->h * s->w * count) * sizeof *dx);
+  for (int32_t c = 0; c < count; c += TL_LANES) {
+    sweep a = {.s = s, .dx = dx + c, .pitch = count, .panel = scratch, .width = tl_min(TL_LANES, count - c)};
+    grad_lanes(&a, w, dy, 0, first + c, scratch);
+  }
 }

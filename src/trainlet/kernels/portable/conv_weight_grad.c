@@ -48,6 +48,11 @@ static void fill_row(const block *b, const tl_window *at, float *row) {
 
 static void fill_tile(const block *b, int32_t p, int32_t count) {
   if (b->width < TL_LANES) memset(b->tile, 0, (size_t)(count * TL_LANES) * sizeof *b->tile);
+  if (tl_window_is_row(b->s) && b->width == TL_LANES) { /* columns are the channels of one position */
+    int32_t from = p * b->x->k + b->group * b->channels + b->col;
+    for (int32_t i = 0; i < count; i++, from += b->x->k) centre(b->x, from, TL_LANES, b->tile + i * TL_LANES);
+    return;
+  }
   tl_window at = tl_window_of(b->s, p);
   for (int32_t i = 0; i < count; i++, tl_window_next(b->s, &at)) fill_row(b, &at, b->tile + i * TL_LANES);
 }

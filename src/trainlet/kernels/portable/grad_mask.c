@@ -34,26 +34,39 @@ static inline void mask_eight(float *out, const float *g, const float *scale, in
   memcpy(out, &kept, sizeof kept);
 }
 
+/* `count` neighbours whose mask bits start at `bit`; scale[j * step] (step 0: eight of them, all the same). */
+static inline void mask_run(float *out, const float *g, const uint8_t *mask, int32_t bit, const float *scale,
+                            int32_t step, int32_t count) {
+  int32_t i = 0;
+  if (mask && bit % 8 == 0) {
+    for (; i + 8 <= count; i += 8) mask_eight(out + i, g + i, scale + i * step, mask[(bit + i) >> 3]);
+  }
+  for (; i < count; i++) {
+    float scaled = g[i] * scale[i * step];
+    out[i] = !mask || tl_mask_bit(mask, bit + i) ? scaled : 0.0f;
+  }
+}
+
 void tl_requantize_grad(float *out, const float *g, const uint8_t *mask, const float *scale, int32_t positions,
                         int32_t channels) {
   for (int32_t p = 0; p < positions; p++) {
-    int32_t first = p * channels, c = 0;
-    if (mask && first % 8 == 0) {
-      for (; c + 8 <= channels; c += 8) mask_eight(out + first + c, g + first + c, scale + c, mask[(first + c) >> 3]);
-    }
-    for (; c < channels; c++) {
-      float scaled = g[first + c] * scale[c];
-      out[first + c] = !mask || tl_mask_bit(mask, first + c) ? scaled : 0.0f;
-    }
+    int32_t first = p * channels;
+    mask_run(out + first, g + first, mask, first, scale, 1, channels);
   }
 }
 
 void tl_mask_grad(float *out, const float *g, const uint8_t *mask, float scale, int32_t count) {
   const float eight[8] = {scale, scale, scale, scale, scale, scale, scale, scale};
-  int32_t i = 0;
-  for (; mask && i + 8 <= count; i += 8) mask_eight(out + i, g + i, eight, mask[i >> 3]);
-  for (; i < count; i++) {
-    float scaled = g[i] * scale;
-    out[i] = !mask || tl_mask_bit(mask, i) ? scaled : 0.0f;
-  }
+  mask_run(out, g, mask, 0, eight, 0, count);
+}
+
+void tl_requantize_grad_slice(float *d, const uint8_t *mask, const float *scale, const tl_channel_slice *slice) {
+  for (int32_t p = 0; p < slice->positions; p++, d += slice->count)
+    mask_run(d, d, mask, p * slice->channels + slice->first, scale + slice->first, 1, slice->count);
+}
+
+void tl_mask_grad_slice(float *d, const uint8_t *mask, float scale, const tl_channel_slice *slice) {
+  const float eight[8] = {scale, scale, scale, scale, scale, scale, scale, scale};
+  for (int32_t p = 0; p < slice->positions; p++, d += slice->count)
+    mask_run(d, d, mask, p * slice->channels + slice->first, eight, 0, slice->count);
 }

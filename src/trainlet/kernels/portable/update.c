@@ -52,12 +52,12 @@ static void steps_of(const tl_update *u, int32_t first, float *g, int32_t count)
 
 /* The loops over int8 are apart from those over 32 bits, which then vectorise for a row of only 16 elements.
  * RESIDUAL has 16 bits: the clamp of tl_floor lies far outside. */
-static void store_s8_residual(int8_t *w, int8_t *fraction, const float *step, uint32_t key, int32_t first,
+static void store_s8_residual(int8_t *w, int8_t *fraction, const float *step, uint32_t key, uint32_t index,
                               int32_t count) {
   int32_t fine[BLOCK], d[BLOCK];
   for (int32_t i = 0; i < count; i++) fine[i] = w[i] * 256 + fraction[i];
   for (int32_t i = 0; i < count; i++)
-    d[i] = (int32_t)tl_floor(step[i] * 256.0f + tl_uniform(key, (uint32_t)(first + i)));
+    d[i] = (int32_t)tl_floor(step[i] * 256.0f + tl_uniform(key, index + (uint32_t)i));
   for (int32_t i = 0; i < count; i++) fine[i] = clamp(fine[i] - d[i], -32768, 32639);
   for (int32_t i = 0; i < count; i++) {
     int32_t whole = (fine[i] + 128) >> 8;
@@ -66,13 +66,13 @@ static void store_s8_residual(int8_t *w, int8_t *fraction, const float *step, ui
   }
 }
 
-static void store_s8(int8_t *w, tl_master master, const float *step, uint32_t key, int32_t first, int32_t count) {
+static void store_s8(int8_t *w, tl_master master, const float *step, uint32_t key, uint32_t index, int32_t count) {
   float value[BLOCK];
   for (int32_t i = 0; i < count; i++) value[i] = (float)w[i];
   if (master == TL_NEAREST) {
     for (int32_t i = 0; i < count; i++) value[i] = tl_rint(value[i] - step[i]);
   } else {
-    for (int32_t i = 0; i < count; i++) value[i] += tl_floor(tl_uniform(key, (uint32_t)(first + i)) - step[i]);
+    for (int32_t i = 0; i < count; i++) value[i] += tl_floor(tl_uniform(key, index + (uint32_t)i) - step[i]);
   }
   for (int32_t i = 0; i < count; i++) w[i] = tl_saturate_s8(value[i]);
 }
@@ -81,7 +81,7 @@ static void store_s8(int8_t *w, tl_master master, const float *step, uint32_t ke
 static void store_s32(const tl_update *u, const float *step, uint32_t key, int32_t first, int32_t count) {
   int32_t *w = (int32_t *)u->w + first;
   for (int32_t i = 0; i < count; i++) {
-    float random = tl_uniform(key, (uint32_t)(first + i));
+    float random = tl_uniform(key, u->first + (uint32_t)(first + i));
     float s = u->master == TL_RESIDUAL ? step[i] * 256.0f : step[i];
     float d = u->master == TL_NEAREST ? tl_rint_any(s) : tl_floor_any(s + random);
     int64_t whole_step = (int64_t)tl_clip(d, -1.0e15f, 1.0e15f);
@@ -97,6 +97,7 @@ static void store_s32(const tl_update *u, const float *step, uint32_t key, int32
 }
 
 static void store_steps(const tl_update *u, uint32_t key, int32_t first, float *step, int32_t count) {
+  uint32_t index = u->first + (uint32_t)first;
   for (int32_t i = 0; i < count; i++) step[i] = step[i] == step[i] ? step[i] : 0.0f; /* NaN: leave the value */
   if (u->stored == TL_T_F32) {
     float *w = (float *)u->w + first;
@@ -104,9 +105,9 @@ static void store_steps(const tl_update *u, uint32_t key, int32_t first, float *
   } else if (u->stored == TL_T_S32) {
     store_s32(u, step, key, first, count);
   } else if (u->master == TL_RESIDUAL) {
-    store_s8_residual((int8_t *)u->w + first, u->fraction + first, step, key, first, count);
+    store_s8_residual((int8_t *)u->w + first, u->fraction + first, step, key, index, count);
   } else {
-    store_s8((int8_t *)u->w + first, u->master, step, key, first, count);
+    store_s8((int8_t *)u->w + first, u->master, step, key, index, count);
   }
 }
 

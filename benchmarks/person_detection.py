@@ -1,0 +1,255 @@
+"""Person or not, learnt by a board: `python -m benchmarks.person_detection [--slice N]`.
+
+mcunet-5fps with a new head for two classes, int8 weights rounded stochastically, batch 1, one epoch of
+warm-up and ten more (arXiv:2206.15472's setting), for stm32f746. Three things are found out:
+
+1. Accuracy of whole trainings, run on this machine, by scheme; the rate is chosen on a fifth of the
+training images.
+2. Whether the board computes the same: the first N steps of the 49kb training run as firmware in QEMU, and
+its losses, outputs and trained parameters are compared with this machine's, bit for bit.
+3. What it takes: exact instructions of a few steps, projected to the board's clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.tables import ROOT, markdown
+from trainlet import api
+from trainlet.data import Dataset, Samples
+from trainlet.device import EmulationReport, board, build_firmware, emulate, firmware
+from trainlet.device.emulate import Job, compare, decode, program_sources, run_host
+from trainlet.device.engine_qemu import run_qemu
+from trainlet.errors import TrainingError
+from trainlet.runtime.host import HostProgram
+from trainlet.runtime.trainer import Progress, TrainConfig, Trainer
+from trainlet.train.schedule import learning_rate
+
+SHARED = Path(os.environ.get("TRAINLET_SHARED", ROOT.parent / "shared"))
+MODEL = SHARED / "reference/models/mcunet-5fps.json"
+DATA = SHARED / "data/person_cifar/person_cifar.npz"
+BOARD, EPOCHS, WARMUP, SEED, COUNTED_STEPS = "stm32f746", 11, 1, 0, 8
+PUBLISHED_S = 600  # "10 minutes" for a full training run of person detection
+# scheme -> rates to choose from
+SCHEMES = {
+    "head": (0.003125, 0.00625, 0.0125),
+    "bias-only:20": (0.00078125, 0.0015625, 0.003125),
+    "mcunet-5fps:49kb": (0.00078125, 0.0015625, 0.003125),
+}
+SLICED = "mcunet-5fps:49kb"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of a program on the board: exact counts of COUNTED_STEPS steps, each on another image."""
+
+    ram_bytes: int
+    flash_bytes: int
+    step_least: int
+    step_most: int
+    step_mean: float
+    prefix_instructions: int
+    boundary_bytes: int
+    step_ms: float
+    replay_ms: float
+    assumption: str
+
+
+class Results:
+    """What was found so far, as JSON: a run goes on where the one before it stopped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def find(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self.values:
+            started = time.perf_counter()
+            self.values[key] = make()
+            print(f"{key}: {self.values[key]}  ({time.perf_counter() - started:.0f} s)", flush=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(json.dumps(self.values, indent=1))
+        return self.values[key]
+
+
+def sources(scheme: str, folder: Path) -> tuple[Path, Path]:
+    """The program for this machine, and for the board: other kernels, the same bits."""
+    settings, name = api.Settings(scheme, "stochastic", classes=2, seed=SEED), scheme.replace(":", "-")
+    here = api.compile(MODEL, settings, folder / f"{name}-here")
+    return here, api.compile(MODEL, settings, folder / f"{name}-{BOARD}", board=BOARD)
+
+
+def rows_of(data: Dataset, train: np.ndarray, test: np.ndarray | None = None) -> Dataset:
+    """Some of the training samples; with `test` others of them take the place of the test samples."""
+
+    def pick(samples: Samples, rows: np.ndarray) -> Samples:
+        return Samples(samples.stored[rows], samples.transform, samples.image_size, samples.resize_to)
+
+    x, y = data.x_train, data.y_train
+    if test is not None:
+        data = replace(data, x_test=pick(x, test), y_test=y[test])
+    return replace(data, x_train=pick(x, train), y_train=y[train])
+
+
+def chosen_rate(program: Path, data: Dataset, rates: tuple[float, ...]) -> dict[str, Any]:
+    """The rate of the highest accuracy on every fifth training image, after 3 epochs on the others."""
+    rows = np.arange(len(data.x_train))
+    split = rows_of(data, rows[rows % 5 != 0], rows[rows % 5 == 0])
+    trainer = Trainer(HostProgram(program), split, TrainConfig(3, rates[0], 0.3, SEED, evaluate_every=3))
+    found = {str(rate): again(trainer, rate) for rate in rates}
+    return {"rate": max(rates, key=lambda rate: found[str(rate)]), "validation": found}
+
+
+def again(trainer: Trainer, rate: float) -> float:
+    """Accuracy of one more run, from the factory state; 0 where it diverges."""
+    trainer.host.init()
+    trainer.config, trainer.epoch = replace(trainer.config, lr=rate), 0
+    try:
+        return trainer.run().accuracy_after
+    except TrainingError:
+        return 0.0
+
+
+def trained(
+    program: Path, data: Dataset, config: TrainConfig, capture_at: int, state_file: Path | None = None
+) -> dict[str, Any]:
+    """A whole training. The state after `capture_at` steps goes to `state_file`."""
+    host = HostProgram(program)
+
+    def watch(p: Progress) -> None:
+        if state_file is not None and p.epoch == 0 and p.step == capture_at and not p.epoch_ended:
+            host.region("state").tofile(state_file)
+
+    result = Trainer(host, data, config).run(watch)
+    return {
+        "before": result.accuracy_before, "after": result.accuracy_after, "loss": result.loss_per_epoch,
+        "seconds": round(result.seconds, 1),
+    }  # fmt: skip
+
+
+def first_steps(data: Dataset, config: TrainConfig, steps: int) -> Job:
+    """The first steps of a training of batch 1, as the trainer takes them."""
+    per_epoch = len(data.x_train)
+    order = np.random.default_rng([config.seed, 0]).permutation(per_epoch)[:steps]
+    warmup = config.epochs / 10 if config.warmup_epochs is None else config.warmup_epochs
+    rates = [learning_rate(i, per_epoch, config.epochs, config.lr, warmup) for i in range(steps)]
+    x = np.ascontiguousarray(data.x_train.batch(order))[:, None]
+    return Job(x, data.y_train[order].astype(np.int32)[:, None], np.array(rates, np.float32), 1, SEED)
+
+
+def emulated(program: Path, job: Job, folder: Path, state_file: Path) -> dict[str, Any]:
+    """The first steps as firmware in QEMU against this machine; its state also against the training's."""
+    part = board(BOARD)
+    assert part.qemu is not None
+    source, offsets = program_sources(program, folder / "unused")
+    image = build_firmware(source, part, folder / "firmware", firmware.on_machine(part), "auto", offsets)
+    started, cpu = time.perf_counter(), os.times().children_user
+    run = run_qemu(image, part.qemu, job.encode(), folder / "firmware", 4 * 3600, counted=False)
+    wall, cpu = time.perf_counter() - started, os.times().children_user - cpu
+    device, _ = decode(run.result, image.manifest, len(job.lr))
+    difference = compare(run_host(source, part, job), device, image.manifest)
+    return {
+        "steps": len(job.lr), "difference": difference,
+        "state_is_the_training's": device.state.tobytes() == state_file.read_bytes(),
+        "first_loss": float(device.losses[0]), "mean_loss_of_last_100": float(device.losses[-100:].mean()),
+        "wall_s": round(wall, 1), "cpu_s": round(cpu, 1),
+    }  # fmt: skip
+
+
+def cost(program: Path, data: Dataset) -> Cost:
+    """Counts of a few steps, and of their frozen prefix."""
+    rows = np.arange(COUNTED_STEPS)
+    samples = np.ascontiguousarray(data.x_train.batch(rows)), data.y_train[rows].astype(np.int32)
+    report = emulate(program, BOARD, samples, COUNTED_STEPS, lr=0.001)
+    assert report.identical, report.difference
+    manifest = json.loads((program / "program.json").read_text())
+    step = manifest["functions"]["step"]
+    prefix = prefix_instructions(report, program)
+    counts = [region.instructions for region in report.steps]
+    mean = float(np.mean(counts))
+    return Cost(
+        report.memory.ram_bytes, report.memory.flash_bytes, min(counts), max(counts), mean, prefix,
+        sum(v["bytes"] for v in step["boundary"]), report.board.milliseconds(mean),
+        report.board.milliseconds(mean - prefix), report.board.assumption,
+    )  # fmt: skip
+
+
+def prefix_instructions(report: EmulationReport, program: Path) -> int:
+    """Of the kernel calls that the emitted step_prefix makes; they are the first ones of a step."""
+    source = next(program.glob("*_data.c")).name.replace("_data.c", ".c")
+    body = (program / source).read_text().split("static void step_prefix(")[1].split("\n}\n")[0]
+    wanted = re.findall(r"^    (tl_\w+)\(", body, re.MULTILINE)
+    calls = [call for call in report.steps[-1].calls if call[0].startswith("tl_")][: len(wanted)]
+    assert [name for name, _ in calls] == wanted, (calls, wanted)
+    return sum(n for _, n in calls)
+
+
+def measure(results: Results, steps: int) -> dict[str, Any]:
+    folder = results.path.parent / "person_detection"
+    data = api.load_dataset(api.load(MODEL), DATA, classes=2)
+    for scheme, rates in SCHEMES.items():
+        here, there = sources(scheme, folder)
+        rate = results.find(f"{scheme} rate", lambda: chosen_rate(here, data, rates))["rate"]  # noqa: B023
+        spent = Cost(**results.find(f"{scheme} cost", lambda: asdict(cost(there, data))))  # noqa: B023
+        config = TrainConfig(EPOCHS, rate, WARMUP, SEED, evaluate_every=EPOCHS)
+        kept = folder / f"{scheme.replace(':', '-')}-{steps}.state"
+        results.find(f"{scheme} trained", lambda: trained(here, data, config, steps, kept))  # noqa: B023
+        affordable = np.arange(min(len(data.x_train), int(PUBLISHED_S * 1000 / spent.step_ms)))
+        short = replace(config, epochs=1, warmup_epochs=0.1, evaluate_every=1)
+        results.find(
+            f"{scheme} ten minutes",
+            lambda: trained(here, rows_of(data, affordable), short, 0) | {"images": len(affordable)},  # noqa: B023
+        )
+        if scheme == SLICED:
+            job = first_steps(data, config, steps)
+            results.find(f"slice of {steps}", lambda: emulated(there, job, folder, kept))  # noqa: B023
+    return results.values
+
+
+def text(found: dict[str, Any]) -> str:
+    """The tables."""
+    rows, steps = [], EPOCHS * 3600
+    for scheme in SCHEMES:
+        if f"{scheme} ten minutes" not in found:
+            continue
+        c, t, short = (
+            Cost(**found[f"{scheme} cost"]),
+            found[f"{scheme} trained"],
+            found[f"{scheme} ten minutes"],
+        )
+        replayed = (steps * c.replay_ms + 3600 * (c.step_ms - c.replay_ms)) / 60e3
+        rows.append((
+            scheme, f"{found[f'{scheme} rate']['rate']:g}", f"{t['before']:.1%}", f"{t['after']:.1%}",
+            f"{c.ram_bytes:,}", f"{c.step_mean / 1e6:.2f}", f"{c.step_ms:.0f}",
+            f"{steps * c.step_ms / 60e3:.0f}",
+            f"{replayed:.0f}", f"{short['images']:,}", f"{short['after']:.1%}",
+        ))  # fmt: skip
+    header = (
+        "scheme", "rate", "before", "after 11 epochs", "RAM", "step, M", "step, ms", "11 epochs, min",
+        "with replay, min", "images in 10 min", "after 10 min",
+    )  # fmt: skip
+    return markdown(header, rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slice", type=int, default=400, help="steps that are emulated and compared")
+    parser.add_argument("--json", type=Path, default=ROOT / "runs" / "person_detection.json")
+    args = parser.parse_args()
+    found = measure(Results(args.json), args.slice)
+    print(text(found))
+    print(found[f"slice of {args.slice}"])
+
+
+if __name__ == "__main__":
+    main()

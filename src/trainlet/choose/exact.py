@@ -1,0 +1,173 @@
+"""The best choice under additive gains: for each number of biases a grouped knapsack, solved to optimality.
+
+Lin et al. (arXiv:2206.15472, section 3.2) maximise the same sum by evolution. For a fixed number of biases
+every cost is linear in which option of each weight is taken, so an integer program (HiGHS) finds the
+optimum and proves it; numbers of biases that cannot beat the best one found, by their linear relaxation,
+are not solved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from trainlet.choose.gains import Gains
+from trainlet.choose.limits import Limit, allowed
+from trainlet.choose.space import Choice, Space
+from trainlet.errors import SchemeError
+
+Options = Callable[[int], Sequence[int]]
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The optimum: `value` its summed gain, `solved` integer programs out of `considered` numbers of
+    biases.
+    """
+
+    choice: Choice
+    value: float
+    solved: int
+    considered: int
+
+
+def solve(
+    space: Space,
+    gains: Gains,
+    limits: list[Limit],
+    options: Options | None = None,
+    biases: Sequence[int] | None = None,
+    prefer_less: float = 1e-7,
+) -> Solution | None:
+    """The choice of largest gain within the limits; None where not even the head fits.
+
+    options(layer): counts that may be taken (default: the shares 1/8, 1/4, 1/2, 1). biases: numbers to
+    consider. prefer_less: taken off for each option, so that of equal choices the smaller is found.
+    """
+    best: Solution | None = None
+    considered = list(range(len(space.body) + 1)) if biases is None else list(biases)
+    programs = [_program(space, gains, limits, k, options or space.options, prefer_less) for k in considered]
+    bounds = [(p.relaxed(), p) for p in programs if p is not None]
+    solved = 0
+    for bound, program in sorted(bounds, key=lambda b: -b[0]):
+        if best is not None and bound <= best.value + TOLERANCE:
+            break
+        solved += 1
+        choice = program.solve()
+        if choice is not None and (best is None or gains(choice) > best.value):
+            best = Solution(choice, gains(choice), solved, len(considered))
+    if best is None:
+        return None
+    assert allowed(limits, best.choice), "the integer program and the cost models disagree"
+    return Solution(best.choice, best.value, solved, len(considered))
+
+
+@dataclass(frozen=True)
+class _Program:
+    """max gain . x,  rows . x <= slack,  at most one option of each layer,  x binary."""
+
+    biases: int
+    layers: int
+    constant: float
+    options: list[tuple[int, int]]
+    gain: np.ndarray
+    rows: np.ndarray
+    slack: np.ndarray
+
+    def relaxed(self) -> float:
+        """Upper bound of the value: x anywhere in [0, 1]."""
+        return self._run(False)[1]
+
+    def solve(self) -> Choice | None:
+        taken, _ = self._run(True)
+        if taken is None:
+            return None
+        counts = [0] * self.layers
+        for (layer, count), x in zip(self.options, taken, strict=True):
+            if x > 0.5:
+                counts[layer] = count
+        return Choice(self.biases, tuple(counts))
+
+    def _run(self, integer: bool) -> tuple[np.ndarray | None, float]:
+        if not self.options:
+            return np.zeros(0), self.constant
+        h = _solver(self._model(integer))
+        h.run()
+        if h.getModelStatus() != _highs().HighsModelStatus.kOptimal:
+            return None, -np.inf
+        return np.array(h.getSolution().col_value), self.constant - h.getInfo().objective_function_value
+
+    def _model(self, integer: bool) -> Any:
+        """The program in HiGHS's form: columns are options, rows first the costs, then one for each layer."""
+        highs = _highs()
+        layers = np.array([at for at, _ in self.options])
+        one_each = (np.unique(layers)[:, None] == layers).astype(float)
+        matrix = np.concatenate([self.rows, one_each])
+        lp = highs.HighsLp()
+        lp.num_col_, lp.num_row_ = len(self.options), len(matrix)
+        lp.col_cost_ = -self.gain
+        lp.col_lower_, lp.col_upper_ = np.zeros(len(self.gain)), np.ones(len(self.gain))
+        lp.row_lower_ = np.full(len(matrix), -highs.kHighsInf)
+        lp.row_upper_ = np.concatenate([self.slack, np.ones(len(one_each))])
+        lp.a_matrix_.format_ = highs.MatrixFormat.kRowwise
+        row, column = np.nonzero(matrix)
+        lp.a_matrix_.start_ = np.searchsorted(row, np.arange(len(matrix) + 1))
+        lp.a_matrix_.index_, lp.a_matrix_.value_ = column, matrix[row, column]
+        if integer:
+            lp.integrality_ = [highs.HighsVarType.kInteger] * len(self.gain)
+        return lp
+
+
+def _program(
+    space: Space, gains: Gains, limits: list[Limit], k: int, options: Options, prefer_less: float
+) -> _Program | None:
+    """The knapsack beside the last k biases; None where these alone are too much."""
+    bases = [limit.rows(k) for limit in limits]
+    slack = np.concatenate([bound - base for base, bound in bases])
+    if (slack < 0).any():
+        return None
+    n = len(space.body)
+    found = [(i, c) for i in range(n - k, n) for c in options(i) if gains.weight(i, c) > prefer_less]
+    columns = [np.concatenate([limit.column(k, i, c) for limit in limits]) for i, c in found]
+    fits = [j for j, column in enumerate(columns) if (column <= slack).all()]
+    found, columns = [found[j] for j in fits], [columns[j] for j in fits]
+    rows = np.array(columns).T if columns else np.zeros((len(slack), 0))
+    rows, slack = _binding(rows, slack)
+    gain = np.array([gains.weight(i, c) - prefer_less for i, c in found])
+    return _Program(k, n, float(gains.biases[k]), found, gain, rows, slack)
+
+
+def _binding(rows: np.ndarray, slack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without rows that hold whatever is taken, or that another one implies; scaled to a slack of 1."""
+    tight = np.maximum(rows, 0).sum(1) > slack
+    rows, slack = rows[tight], slack[tight]
+    kept: list[int] = []
+    for i in np.argsort(slack, kind="stable"):
+        if not any((rows[j] >= rows[i]).all() for j in kept):
+            kept.append(int(i))
+    scale = np.maximum(slack[kept], 1.0)
+    return rows[kept] / scale[:, None], slack[kept] / scale
+
+
+def _highs() -> Any:
+    try:
+        import highspy
+    except ImportError:
+        raise SchemeError("the exact search needs a package: pip install 'trainlet[search]'") from None
+    return highspy
+
+
+def _solver(model: Any) -> Any:
+    h = _highs().Highs()
+    h.silent()
+    h.setOptionValue("threads", 1)
+    h.setOptionValue("mip_rel_gap", 0.0)
+    h.setOptionValue("mip_abs_gap", TOLERANCE)
+    h.setOptionValue("mip_feasibility_tolerance", 1e-9)
+    h.setOptionValue("primal_feasibility_tolerance", 1e-9)
+    h.passModel(model)
+    return h

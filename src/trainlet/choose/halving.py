@@ -1,0 +1,225 @@
+"""Which runs an analysis makes: a rate search, then successive halving over biases and over weights.
+
+Every decision depends on finished records alone, and each round is complete before the next is decided, so
+the same runs follow whatever the number of workers, their order, or interruptions.
+(Successive halving: Jamieson and Talwalkar, arXiv:1502.07943.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from trainlet.choose.contribution import Estimate, LayerInfo
+from trainlet.choose.estimate import Difference, Scale, accuracy, carry, difference, estimate, scale_of
+from trainlet.choose.smooth import unimodal
+from trainlet.choose.task import AnalysisSettings
+from trainlet.choose.trials import Run, Trial
+
+Measure = Callable[[str, Sequence[Run]], Mapping[str, dict[str, Any]]]
+HEAD_RATE, BODY_RATE = 0.2, 0.05  # where the searches begin, at batch 32
+MOST_RATES = 6
+SATURATED = 0.95  # of the largest gain of biases: the base of the weights' trials
+
+
+@dataclass
+class Measured:
+    """What an analysis has found: rates, base, estimates; `scale` says how differences became gains."""
+
+    lr: float
+    head_lr: float
+    base_biases: int
+    head_accuracy: Estimate
+    biases: dict[int, Estimate]
+    weights: dict[tuple[str, float], Estimate]
+    bases: dict[str, int]
+    scale: Scale
+    runs: int = 0
+    kept: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Halving:
+    """The rounds of one analysis. `measure(phase, runs)` returns their records by key."""
+
+    def __init__(
+        self, infos: Sequence[LayerInfo], s: AnalysisSettings, rows: int, classes: int, measure: Measure
+    ) -> None:
+        self.s, self.rows, self.classes, self._measure = s, rows, classes, measure
+        self.body = [x for x in infos if x.conv_index is not None]
+        self.depth = len(self.body)
+        self.records: dict[tuple[Trial, int], dict[int, dict[str, Any]]] = {}
+        self.lr = self.head_lr = 0.0
+        self.kept: dict[str, list[str]] = {}
+
+    # ------------------------------------------------------------------ runs
+
+    def go(self, phase: str, trials: Iterable[Trial], rung: int) -> None:
+        """Measure trials at a rung, with all its seeds."""
+        epochs, seeds = self.s.rungs[rung]
+        runs = [
+            Run(t, epochs, self.s.seed + i, self.lr, self.head_lr)
+            for t in dict.fromkeys(trials)
+            for i in range(seeds)
+        ]
+        found = self._measure(phase, runs)
+        for run in runs:
+            self.records.setdefault((run.trial, run.epochs), {})[run.seed] = found[run.key]
+
+    def base_of(self, trial: Trial) -> Trial:
+        """What a trial's gain is measured over."""
+        return Trial() if trial.weight is None else Trial(trial.biases)
+
+    def differences(self, rung: int, trials: Iterable[Trial]) -> dict[Trial, Difference]:
+        """Of all `trials` that have reached a rung's epochs, by the seeds they have."""
+        epochs, found = self.s.rungs[rung][0], {}
+        for t in trials:
+            of, over = self.records.get((t, epochs)), self.records.get((self.base_of(t), epochs))
+            if of and over:
+                found[t] = difference(list(of.values()), list(over.values()), self.rows)
+        return found
+
+    def scale(self) -> Scale:
+        every = {t for t, _ in self.records if t.biases}
+        return scale_of(
+            [d for rung in self._epochs() for d in self.differences(rung, sorted(every, key=str)).values()]
+        )
+
+    def _epochs(self) -> list[int]:
+        """The first rung of each number of epochs."""
+        return [i for i, (e, _) in enumerate(self.s.rungs) if e not in [r[0] for r in self.s.rungs[:i]]]
+
+    def gains(self, trials: Sequence[Trial]) -> dict[Trial, Estimate]:
+        """Each trial's gain at the last rung's epochs, carried there where it was stopped before."""
+        scale = self.scale()
+        result: dict[Trial, Estimate] = {}
+        for rung in self._epochs():
+            found = {t: estimate(d, scale) for t, d in self.differences(rung, trials).items()}
+            result = carry(result, found) if result else found
+        return result
+
+    # ------------------------------------------------------------------ rounds
+
+    def rates(self) -> None:
+        """The head's rate, by itself; then the rate of all trials, with the last half of the biases."""
+        scale = self.s.batch / 32
+        self.head_lr = self.s.head_lr or self._search(
+            HEAD_RATE * scale, lambda lr: Run(Trial(), 0, self.s.seed, lr, lr)
+        )
+        middle, epochs = Trial(max(1, self.depth // 2)), self.s.rungs[0][0]
+        self.lr = self.s.lr or self._search(
+            BODY_RATE * scale, lambda lr: Run(middle, epochs, self.s.seed, lr, self.head_lr)
+        )
+
+    def _search(self, start: float, run_at: Callable[[float], Run]) -> float:
+        """The rate of least validation loss: of three a factor of two apart, and on where an end is best."""
+        tried: dict[float, float] = {}
+        wanted = [start / 2, start, 2 * start]
+        while wanted:
+            runs = [run_at(lr) for lr in wanted]
+            found = self._measure("learning rate", runs)
+            for lr, run in zip(wanted, runs, strict=True):
+                r = found[run.key]
+                bad = r["diverged"] or r["lr"] != lr or r["loss"] is None
+                tried[lr] = math.inf if bad else float(r["loss"])
+            best = min(tried, key=lambda lr: (tried[lr], lr))
+            inside = min(tried) < best < max(tried)
+            wanted = (
+                [] if inside or len(tried) >= MOST_RATES else [best / 2 if best == min(tried) else best * 2]
+            )
+        return best
+
+    def climb(self, name: str, first: Sequence[Trial]) -> None:
+        """Rungs for trials that were measured at rung 0: the promising go on, each with its base."""
+        alive = list(first)
+        for rung in range(1, len(self.s.rungs)):
+            gains = self.gains(alive)
+            if (
+                self.s.rungs[rung][0] == self.s.rungs[rung - 1][0]
+            ):  # more seeds: where noise leaves the sign open
+                alive = [t for t in alive if gains[t].low < 0 < gains[t].high]
+            else:
+                alive = promising(gains, self.s.keep)
+            self.kept[f"{name}, rung {rung}"] = [str(t) for t in alive]
+            self.go(f"{name}, rung {rung}", [*[self.base_of(t) for t in alive], *alive], rung)
+
+    def biases(self) -> list[Trial]:
+        trials = [Trial(k) for k in range(1, self.depth + 1)]
+        self.go("biases", [Trial(), *trials], 0)
+        self.climb("biases", trials)
+        return trials
+
+    def base_biases(self, gains: Mapping[Trial, Estimate]) -> int:
+        """The fewest last biases with nearly all that biases can give."""
+        if self.s.base_biases is not None:
+            return min(self.s.base_biases, self.depth)
+        ks = sorted(t.biases for t in gains)
+        y = np.array([gains[Trial(k)].gain for k in ks])
+        smooth = unimodal(y, np.array([gains[Trial(k)].deviation ** -2 for k in ks]))
+        enough = np.flatnonzero(smooth >= SATURATED * smooth.max())
+        return ks[int(enough[0])] if smooth.max() > 0 else 1
+
+    def weights(self, base: int) -> list[Trial]:
+        """First every weight whole, then the other shares of the promising half, then the rungs."""
+        position = {x.weight: self.depth - (x.conv_index or 0) for x in self.body}
+
+        def trial(x: LayerInfo, share: float) -> Trial:
+            return Trial(max(base, position[x.weight]), x.weight, share)
+
+        largest = max(self.s.shares)
+        whole = [trial(x, largest) for x in self.body]
+        self.go("whole weights", [*[self.base_of(t) for t in whole], *whole], 0)
+        good = {t.weight for t in promising(self.gains(whole), 0.5)}
+        parts = [
+            trial(x, share) for x in self.body for share in self.s.shares
+            if x.weight in good and share != largest and int(x.channels * share) > 0
+        ]  # fmt: skip
+        self.go("shares of weights", parts, 0)
+        self.climb("weights", [*whole, *parts])
+        return [*whole, *parts]
+
+    def all(self) -> Measured:
+        """Every round."""
+        self.rates()
+        biases = self.biases()
+        base = self.base_biases(self.gains(biases))
+        weights = self.weights(base)
+        gain_of = {**self.gains(biases), **self.gains(weights)}
+        last = max(e for t, e in self.records if t == Trial())
+        return Measured(
+            self.lr,
+            self.head_lr,
+            base,
+            accuracy(list(self.records[Trial(), last].values()), self.rows),
+            {t.biases: gain_of[t] for t in biases},
+            self._with_shares({(t.weight or "", t.share): gain_of[t] for t in weights}),
+            {t.weight or "": t.biases for t in weights},
+            self.scale(),
+            sum(len(v) for v in self.records.values()),
+            self.kept,
+        )
+
+    def _with_shares(self, found: dict[tuple[str, float], Estimate]) -> dict[tuple[str, float], Estimate]:
+        """Shares of unpromising weights that were not run: in proportion to the gain of the whole, seeds
+        0."""
+        for x in self.body:
+            largest = max(self.s.shares)
+            e = found[x.weight, largest]
+            for share in self.s.shares:
+                if (x.weight, share) not in found and int(x.channels * share) > 0:
+                    at = share / largest
+                    found[x.weight, share] = Estimate(
+                        at * e.gain, min(at * e.low, e.low), max(at * e.high, e.high), 0, e.epochs
+                    )
+        return dict(sorted(found.items(), key=lambda item: item[0]))
+
+
+def promising(gains: Mapping[Trial, Estimate], keep: float) -> list[Trial]:
+    """The share of highest upper bounds, without those that lose with 95% confidence; in the given order."""
+    open_ones = [t for t in gains if gains[t].high > 0]
+    count = math.ceil(keep * len(gains))
+    best = set(sorted(open_ones, key=lambda t: (-gains[t].high, str(t)))[:count])
+    return [t for t in gains if t in best]
