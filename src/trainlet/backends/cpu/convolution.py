@@ -18,6 +18,9 @@ from trainlet.ir.ops.gradients import input_grad_window, weight_grad_window
 from trainlet.ir.ops.optimizers import update_operand
 from trainlet.ir.ops.window import Window
 
+WEIGHTS_DEPTH = 128  # TL_WEIGHTS_DEPTH of tl_dense.h
+WIDE = 65_536  # elements of a matrix whose gradient is summed by blocks
+
 
 def is_product(s: Window) -> bool:
     """A convolution that is a matrix product over positions."""
@@ -177,8 +180,10 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     k, parts = s.kh * s.kw * s.c, c.parts(s.macs)
     yield update_of(c, n)
     sums = c.scratch(s.o * k)
-    if not is_product(s):
-        tiles = c.scratch(parts * (tile_rows(k) * k + c.target.lanes))
+    # Rows of dy that are a multiple of 2 KB apart fall into few sets of a cache: those are copied, too.
+    if not is_product(s) or s.o % 512 == 0 or s.o * s.c >= WIDE:
+        floats = WEIGHTS_DEPTH * (min(k, 24 * c.target.lanes) + s.o) + c.target.lanes  # tl_weights_floats
+        tiles = c.scratch(parts * floats)
         dense = {"s": shape_value(c, s), "x": c.ptr(x), "dy": c.ptr(dy), "sums": sums, "tiles": tiles}
         yield struct("tl_dense_weights", "g", {**dense, "u": "&u"})
         yield parallel("tl_dense_weights_part", "&g", parts)

@@ -38,6 +38,9 @@ CPU_INCLUDES = (
     "tl_winograd.h",
 )
 
+# Not here: streaming by rows and hidden channels by groups, which trade time for memory.
+PASSES = ("fold-constants", "fold-overlays", "eliminate-dead", "fuse", "reorder", "reuse-in-place")
+
 
 def plan_program(
     module: TrainingModule,
@@ -50,7 +53,7 @@ def plan_program(
 
     Raises BudgetError as `plan` does, BackendError for a node without a kernel.
     """
-    program = plan_module(module, lambda node: 0, None, watch, alignment=ALIGNMENT, finish=keep_apart)
+    program = plan_module(module, lambda node: 0, None, watch, PASSES, alignment=ALIGNMENT, finish=keep_apart)
     program = _measured(program, _write(program, target(isa, threads)))
     if budget_bytes is not None and program.ram_bytes > budget_bytes:
         raise BudgetError(over_budget(program, budget_bytes))
