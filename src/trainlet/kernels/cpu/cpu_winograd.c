@@ -110,8 +110,8 @@ void tl_winograd_part(const void *winograd, int32_t part, int32_t parts) {
   const tl_conv_shape *s = &p->s;
   const grid g = grid_of(s);
   const int32_t c = whole(s->c), block = tl_winograd_block(s->c, s->o), by_tiles = g.count >= parts * 48;
-  const int32_t low = by_tiles ? 0 : tl_bound(s->o, 3 * TL_VL, part, parts);
-  const int32_t high = by_tiles ? s->o : tl_bound(s->o, 3 * TL_VL, part + 1, parts), o = whole(high - low);
+  const int32_t low = by_tiles ? 0 : tl_panel_bound(s->o, part, parts);
+  const int32_t high = by_tiles ? s->o : tl_panel_bound(s->o, part + 1, parts), o = whole(high - low);
   const int32_t last = by_tiles ? tl_bound(g.count, 8, part + 1, parts) : g.count;
   float *v = p->tiles + part * tl_winograd_floats(s->c, s->o), *m = v + (int64_t)POINTS * block * c;
   if (low == high) return;
