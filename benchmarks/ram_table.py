@@ -1,10 +1,12 @@
 """Memory of every published scheme under every master at batch 1, and what compiling costs.
 
-    python -m benchmarks.ram_table [--models DIR] [--markdown FILE]
+    python -m benchmarks.ram_table [--models DIR] [--markdown FILE] [--document docs/benchmarks.md]
 
 `published` is the analytic price of Lin et al., arXiv:2206.15472: saved activations, trained weights and
 biases, no forward working set, no gradients. `arena` is planned and holds those too; `bound` is the largest
 sum of bytes alive at once in its order, which no placement can beat; `ratio` is one over the other.
+The second table is about the image, in the arena or by rows, and what the peak would be without the groups of
+hidden channels of the backward pass, and without streaming by rows (images by rows: all of the image, too).
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.tables import MODELS, NETWORKS, find_model, markdown
+from benchmarks.tables import MODELS, NETWORKS, find_model, markdown, replace_between
 from trainlet import api
 from trainlet.backends.c99 import write_sources
 from trainlet.scheme.memory import analytic_bits
 from trainlet.scheme.named import PUBLISHED
 
+SAVINGS = ("groups of hidden channels", "streaming by rows", "both")
+SAVING_COLUMNS = ("image", "arena", "bound", "no groups", "no streaming", "neither", "RAM")
 MEMORY = ("arena", "bound", "ratio", "state", "scratch", "RAM", "flash", "published")
 
 
@@ -50,6 +54,25 @@ def scheme_rows(scheme: str, path: Path) -> list[dict[str, Any]]:
         }
         rows.append(row)
     return rows
+
+
+def saving_rows(scheme: str, path: Path) -> list[dict[str, Any]]:
+    """One row a place of the image, stochastic master: what keeps the arena small, and how much it saves."""
+    rows = []
+    for where in ("arena", "rows"):
+        settings = api.Settings(scheme=scheme, master="stochastic", batch=1, classes=10, input=where)
+        report = api.plan_report(api.plan(path, settings, for_board=True))
+        row = {"scheme": scheme, "image": where, "arena_bytes": report["ram_bytes"]["arena"]}
+        row |= {"bound_bytes": report["lower_bound_bytes"], "saved_bytes": report["saved_bytes"]}
+        rows.append({**row, "ram_bytes": report["ram_bytes"]["total"]})
+    return rows
+
+
+def saving_cells(row: dict[str, Any]) -> list[str]:
+    saved = {"both": max(row["saved_bytes"].values(), default=0), **row["saved_bytes"]}
+    without = (row["bound_bytes"] + saved.get(name, 0) for name in SAVINGS)
+    sizes = (row["arena_bytes"], row["bound_bytes"], *without, row["ram_bytes"])
+    return [row["scheme"], row["image"], *(f"{n:,}" for n in sizes)]
 
 
 def cells(row: dict[str, Any]) -> list[str]:
@@ -94,6 +117,7 @@ def measure(models: Path) -> dict[str, Any]:
     schemes = [s for s in PUBLISHED if s.split(":")[0] in found]
     return {
         "schemes": [row for s in schemes for row in scheme_rows(s, found[s.split(":")[0]])],
+        "savings": [row for s in schemes for row in saving_rows(s, found[s.split(":")[0]])],
         "compile_seconds": {n: compile_seconds(p, _middle(n)) for n, p in found.items()},
         "import_seconds": import_seconds(),
         "missing": [n for n in NETWORKS if n not in found],
@@ -111,6 +135,11 @@ def text(result: dict[str, Any]) -> str:
     if result["missing"]:
         parts += [f"NOT MEASURED, the model files are missing: {', '.join(result['missing'])}", ""]
     parts += [markdown(("scheme", "master", *MEMORY), [cells(r) for r in result["schemes"]]), ""]
+    parts += [
+        "Stochastic master, scratch as on a microcontroller; bytes of the peak without what lowers it.",
+        "",
+    ]
+    parts += [markdown(("scheme", *SAVING_COLUMNS), [saving_cells(r) for r in result["savings"]]), ""]
     seconds = [(name, f"{s:.2f}") for name, s in result["compile_seconds"].items()]
     parts += [markdown(("network", "graph to C, s"), seconds)]
     return "\n".join([*parts, "", f"`import trainlet`: {result['import_seconds']:.3f} s", ""])
@@ -120,9 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--models", type=Path, default=MODELS, help="folder of the reference networks")
     parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
+    parser.add_argument("--document", type=Path, help="also put the tables into this file, between its marks")
     args = parser.parse_args(arguments)
     report = text(measure(args.models))
     print(report)
+    if args.document:
+        args.document.write_text(replace_between(args.document.read_text(), "memory", report))
     if args.markdown:
         args.markdown.write_text(report)
 

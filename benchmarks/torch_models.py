@@ -62,6 +62,16 @@ def resnet(seed: int, depth: int = 18, classes: int = 1000) -> Any:
     return ResNetForImageClassification(config).eval()
 
 
+def efficientnet_lite0(seed: int) -> Any:
+    """examples/efficientnet_lite0.py, with random weights."""
+    import torch
+
+    from examples.efficientnet_lite0 import EfficientNetLite0
+
+    torch.manual_seed(seed)
+    return EfficientNetLite0().eval()
+
+
 def last_blocks(graph: Graph, biases: int = 20, blocks: int = 6) -> UpdateScheme:
     """W1's: biases of the last convolutions, first 1x1 weight of the last inverted residuals, head."""
     body, head = _split(graph)
@@ -92,6 +102,7 @@ WORKLOADS = {
     for w in (
         Workload("w1", mobilenet_v2, (3, 128, 128), 10, last_blocks),
         Workload("w2", resnet, (3, 224, 224), 1000, last_stages),
+        Workload("efficientnet-lite0", efficientnet_lite0, (3, 224, 224), 1000, last_blocks),
         Workload("resnet50", lambda seed: resnet(seed, 50), (3, 224, 224), 1000, last_stages),
     )
 }

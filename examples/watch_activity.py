@@ -36,8 +36,7 @@ from examples.watch_activity_data import (
     split,
 )
 from trainlet.adapt import adapted
-from trainlet.api import Settings, build, plan, plan_report
-from trainlet.api import compile as compile_program
+from trainlet.api import Settings, build, emit, plan, plan_report
 from trainlet.backends.c99.header import plan_table
 from trainlet.device import emulate, report_lines
 from trainlet.ir import Graph
@@ -215,7 +214,7 @@ def main(runs: Path, report: Callable[[str], None] = OUT.print) -> dict[str, Any
     settings = {s: Settings(scheme=v, master=MASTER, seed=SEED) for s, v in schemes.items()}
     settings["sparse"] = dataclasses.replace(settings["sparse"], budget_bytes=BUDGET_BYTES)
     programs = {s: plan(graph, v) for s, v in settings.items()}
-    compile_program(graph, settings["sparse"], folder / "c")
+    emit(graph, settings["sparse"], folder / "c")
     (folder / "plan.txt").write_text("\n".join(plan_table(programs["sparse"])) + "\n")
     (folder / "plan.json").write_text(json.dumps(plan_report(programs["sparse"]), indent=1) + "\n")
     hosts = {s: build(graph, v) for s, v in settings.items()}

@@ -1,11 +1,14 @@
 """trainlet: a compiler for on-device training.
 
 import trainlet
-trainlet.train("net.onnx", "data.npz", trainlet.Settings(scheme="last:4"), epochs=10, lr=0.01)
+program = trainlet.compile(model, images, scheme="last:4")     # a torch.nn.Module, or a file
+program.fit((images, labels), epochs=5)
+model.load_state_dict(program.state_dict())
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,10 +16,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
-    "MASTERS", "Settings", "TrainletError", "__version__", "adapted_graph", "analyze", "build", "compile",
-    "evaluate", "export", "inspect", "load", "plan", "plan_report", "quantize", "schemes", "train",
-    "train_report",
+    "CacheOptions", "CompiledProgram", "MASTERS", "Settings", "TrainletClassifier", "TrainletError",
+    "__version__", "adapted_graph", "analyze", "build", "compile", "emit", "evaluate", "export", "inspect",
+    "load", "load_program", "plan", "plan_report", "quantize", "schemes", "train", "train_report",
+    "within_budget",
 ]  # fmt: skip
+# Names that are not in trainlet.api: their module, and their name there.
+ELSEWHERE = {
+    "CacheOptions": ("trainlet.runtime.prefix_cache", "CacheOptions"),
+    "CompiledProgram": ("trainlet.compiled", "CompiledProgram"),
+    "TrainletClassifier": ("trainlet.estimator", "TrainletClassifier"),
+    "TrainletError": ("trainlet.errors", "TrainletError"),
+    "compile": ("trainlet.compiled", "compile_model"),
+    "load_program": ("trainlet.compiled", "load_program"),
+}
 
 if TYPE_CHECKING:
     from trainlet.api import (
@@ -25,7 +38,7 @@ if TYPE_CHECKING:
         adapted_graph,
         analyze,
         build,
-        compile,  # noqa: A004
+        emit,
         evaluate,
         export,
         inspect,
@@ -36,17 +49,21 @@ if TYPE_CHECKING:
         schemes,
         train,
         train_report,
+        within_budget,
     )
+    from trainlet.compiled import CompiledProgram, load_program
+    from trainlet.compiled import compile_model as compile  # noqa: A004
     from trainlet.errors import TrainletError
+    from trainlet.estimator import TrainletClassifier
+    from trainlet.runtime.prefix_cache import CacheOptions
 
 
 def __getattr__(name: str) -> Any:
     """The names of the API, imported when they are first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__} has no attribute {name}")
-    from trainlet import api, errors
-
-    return getattr(errors if name == "TrainletError" else api, name)
+    module, own = ELSEWHERE.get(name, ("trainlet.api", name))
+    return getattr(importlib.import_module(module), own)
 
 
 class _Package(ModuleType):

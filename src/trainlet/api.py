@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from trainlet.choose.contribution import Contributions
     from trainlet.choose.task import AnalysisSettings
     from trainlet.data import Dataset
+    from trainlet.plan.budget import MemoryChoice
     from trainlet.plan.program import Program, Watch
     from trainlet.runtime.host import HostProgram
     from trainlet.runtime.trainer import Progress, TrainResult
@@ -38,6 +39,8 @@ class Settings:
     """How a program is built. `accumulate`: gradients of several calls make one update.
 
     `classes`: a new head for that many classes, drawn from `seed` (None: the network's own head).
+    `budget_bytes`: RAM that must suffice. `arena_target_bytes`: cheap activations are computed twice until
+    the arena is as small as this (`plan.budget.fit_budget` chooses it).
     `input`: where a sample is while the program runs. arena: copied into its memory. caller: read where the
     caller has it. rows: never whole, the program asks a function of the caller's for rows of an image.
     """
@@ -53,6 +56,7 @@ class Settings:
     weight_decay: float = 0.0
     seed: int = 0
     budget_bytes: int | None = None
+    arena_target_bytes: int | None = None
     input: str = "arena"
 
 
@@ -162,8 +166,33 @@ def _plan_any(model: str | Path | Graph, settings: Settings, watch: Watch, for_b
     from trainlet.plan.program import plan as plan_module
 
     lanes = BOARD_LANES if for_board else HOST_LANES
-    scratch = partial(scratch_bytes, lanes=lanes)
-    return plan_module(derive(model, settings), scratch, watch=watch, sample=settings.input)
+    return plan_module(
+        derive(model, settings),
+        partial(scratch_bytes, lanes=lanes),
+        watch=watch,
+        sample=settings.input,
+        arena_target_bytes=settings.arena_target_bytes,
+    )
+
+
+def within_budget(
+    model: str | Path | Graph, settings: Settings, for_board: bool = False
+) -> tuple[Settings, MemoryChoice | None]:
+    """Settings whose program fits settings.budget_bytes, and what that took; without a budget as they are.
+
+    The planner computes cheap activations twice, or makes one update of several calls (`plan/budget.py`).
+    Raises BudgetError, naming the nearest scheme that fits, where nothing does.
+    """
+    from trainlet.plan.budget import fit_budget
+
+    if settings.budget_bytes is None:
+        return settings, None
+    graph = _graph(model)
+    try:
+        return fit_budget(settings, lambda s: plan(graph, s, for_board=for_board))
+    except BudgetError as error:
+        least = replace(settings, batch=1, accumulate=True, arena_target_bytes=0)
+        raise BudgetError(f"{error} {_nearest(graph, least, settings.budget_bytes, for_board)}") from None
 
 
 def _nearest(model: str | Path | Graph, settings: Settings, budget_bytes: int, for_board: bool) -> str:
@@ -240,7 +269,7 @@ def plan_report(program: Program) -> dict[str, Any]:
     }
 
 
-def compile(  # noqa: A001  (the command's name)
+def emit(
     model: str | Path | Graph,
     settings: Settings,
     output: str | Path,
@@ -270,6 +299,9 @@ def compile(  # noqa: A001  (the command's name)
         raise BudgetError(f"{error} {_nearest(model, settings, room, for_board=True)}") from None
 
 
+compile = emit  # noqa: A001  (its old name, for callers not yet moved)
+
+
 def build(model: str | Path | Graph, settings: Settings) -> HostProgram:
     """Planned, emitted, compiled for this machine, loaded."""
     from trainlet.runtime.host import HostProgram
@@ -277,7 +309,7 @@ def build(model: str | Path | Graph, settings: Settings) -> HostProgram:
 
     compiler()  # without one, fail before planning
     with TemporaryDirectory(prefix="trainlet-") as folder:
-        return HostProgram(compile(model, settings, folder))
+        return HostProgram(emit(model, settings, folder))
 
 
 def _graph(model: str | Path | Graph) -> Graph:
@@ -494,12 +526,13 @@ def train(
 
     if resume and checkpoint is None:
         raise DataError("nothing to resume: name the checkpoint")
-    config = TrainConfig(epochs, lr, warmup_epochs, seed, accumulate, augment)
     if is_program(model):
         host, samples, meta = _open_program(Path(model), data)  # type: ignore[arg-type]
     else:
         settings = replace(settings, accumulate=accumulate > 1)
         host, samples, meta = _build_program(model, data, settings)
+        accumulate *= settings.batch // host.batch  # a budget may have split the batch
+    config = TrainConfig(epochs, lr, warmup_epochs, seed, accumulate, augment)
     trainer, path = Trainer(host, samples, config), None if checkpoint is None else Path(checkpoint)
     meta["data"] = samples.digest()
     trainer.result.new_head = meta.get("settings", {}).get("classes")
@@ -537,7 +570,7 @@ def _build_program(
     _check_values(settings)
     if isinstance(data, str | Path):
         data = load_dataset(graph, data, settings.loss, settings.classes)
-    settings = fit_settings(graph, data, settings)
+    settings, _ = within_budget(graph, fit_settings(graph, data, settings))
     graph_with_head, chosen = prepare(graph, settings)
     return build(graph, settings), data, checkpoint_meta(graph_with_head.name, settings, chosen)
 
@@ -559,6 +592,6 @@ def _open_program(folder: Path, data: str | Path | Dataset) -> tuple[HostProgram
 
 
 __all__ = [
-    "MASTERS", "Settings", "adapted_graph", "analyze", "build", "compile", "evaluate", "export", "inspect",
-    "load", "plan", "plan_report", "quantize", "schemes", "train", "train_report",
+    "MASTERS", "Settings", "adapted_graph", "analyze", "build", "emit", "evaluate", "export", "inspect",
+    "load", "plan", "plan_report", "quantize", "schemes", "train", "train_report", "within_budget",
 ]  # fmt: skip

@@ -4,6 +4,8 @@ import pytest
 
 from trainlet.device import Board, board, boards
 from trainlet.device.board import FOLDER
+from trainlet.device.build import cross_compiler
+from trainlet.device.engine import choose_engine
 from trainlet.errors import BackendError
 
 GOOD = (FOLDER / "stm32f746.toml").read_text()
@@ -71,3 +73,34 @@ def test_an_unknown_board_lists_the_known():
 def test_a_missing_board_file_is_named(tmp_path):
     with pytest.raises(BackendError, match="no board file .*none.toml"):
         board(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(("on", "qemu", "gcc"), [
+    ("stm32f746", "qemu-system-arm", "gcc-arm-none-eabi"),
+    ("esp32c3", "qemu-system-misc", "gcc-riscv64-unknown-elf"),
+])  # fmt: skip
+def test_a_missing_tool_says_both_routes(on, qemu, gcc, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BackendError) as error:
+        choose_engine(board(on))
+    assert f"`apt-get install {qemu}`" in str(error.value) and "`pip install unicorn`" in str(error.value)
+    with pytest.raises(BackendError) as error:
+        cross_compiler(board(on))
+    assert f"`apt-get install {gcc}`" in str(error.value) and "`pip install ziglang`" in str(error.value)
+
+
+@pytest.mark.parametrize("unit", ["0", "257"])
+def test_a_programming_unit_that_the_store_cannot_write_is_refused(unit, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(GOOD.replace("program_unit = 4", f"program_unit = {unit}"))
+    with pytest.raises(BackendError, match="program_unit"):
+        board(path)
+
+
+def test_time_prices_instructions_and_further_words(tmp_path):
+    path = tmp_path / "mine.toml"
+    keys = "cycles_per_instruction = 1.5\ncycles_per_extra_word = 0.5\n[ram]"
+    path.write_text(GOOD.replace("[ram]", keys, 1))
+    assert board(path).milliseconds(216_000, 72_000) == pytest.approx(1.5 + 0.5 / 3)
+    assert "1.5 cycles per instruction and 0.5 for each further word" in board(path).assumption

@@ -12,7 +12,7 @@ from trainlet.device import emulate
 def compiled(folder, place, **settings):
     graph = deep(2, 5)
     given = api.Settings(scheme="last:1", master="stochastic", input=place, **settings)
-    api.compile(graph, given, folder, board="stm32f746")
+    api.emit(graph, given, folder, board="stm32f746")
     return samples(graph, 4), np.arange(4, dtype=np.int32)
 
 

@@ -1,6 +1,8 @@
 """The power goes while a board saves: it boots, resumes, and ends in the bits of an unbroken run."""
 
 import shutil
+import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +10,14 @@ import pytest
 from tests.device.programs import ENGINES, available, small
 from tests.runtime_c.build import SOURCES
 from tests.runtime_c.test_store_power_cuts import HEADER_FIRST, HEADER_LAST, SINGLE_SLOT, TRUST_THE_PAYLOAD
-from trainlet.device import board, power_cuts
-from trainlet.device.power_cut import TEARS
+from trainlet.device import board, build_firmware, power_cuts
+from trainlet.device.emulate import make_job, run_host_saving
+from trainlet.device.engine import FLASH_FILE
+from trainlet.device.power_cut import TEARS, Bench
 from trainlet.errors import DataError
+
+# tl_store_status, as tl_store_words says it.
+STATUS = {1: "nothing is saved yet", 2: "belongs to another model", 3: "the saved state is damaged"}
 
 
 def program(folder, scheme="head", **settings):
@@ -107,3 +114,38 @@ def test_a_cut_behind_the_last_operation_is_refused(tmp_path):
     folder, x, y = program(tmp_path)
     with pytest.raises(DataError, match=r"there is no flash operation 9999: the run has \d+"):
         power_cuts(folder, "stm32f746", (x, np.asarray(y)), 1, [9999], engine="unicorn")
+
+
+@pytest.mark.parametrize(
+    ("what", "status"),
+    [
+        ("payload", "the saved state is damaged"),
+        ("model", "belongs to another model"),
+        ("all", "nothing is saved yet"),
+    ],
+)
+def test_a_record_that_is_no_good_leaves_the_factory_state(what, status, tmp_path):
+    """Both damaged, of another model, or overwritten: the board says which, and trains from the start."""
+    available("unicorn", "stm32f746")
+    folder, x, y = program(tmp_path / "program")
+    part, work = board("stm32f746"), tmp_path / "work"
+    image = build_firmware(folder, part, work, keeps=True)
+    job = replace(make_job(image.manifest, (x, y), 2, 0.05, 1), save_every=1)
+    bench = Bench(image, part, "unicorn", work, 60, job)
+    host, saved = run_host_saving(folder, part, job)
+    bench.erase()
+    bench.boot()
+    flash = bytearray((work / FLASH_FILE).read_bytes())
+    for slot in (0, len(flash) // 2):
+        if what == "payload":
+            flash[slot + 40] ^= 1
+        elif what == "model":
+            header = bytearray(flash[slot : slot + 24])
+            header[8] ^= 1
+            flash[slot : slot + 28] = header + zlib.crc32(header).to_bytes(4, "little")
+        else:
+            flash[slot : slot + len(flash) // 2] = bytes(len(flash) // 2)
+    (work / FLASH_FILE).write_bytes(flash)
+    again = bench.boot()
+    assert STATUS[again.status] == status and again.first == 0
+    assert again.begun.tobytes() == saved[0].tobytes() and again.state.tobytes() == host.state.tobytes()

@@ -1,4 +1,4 @@
-"""What the published schemes cost on an emulated Cortex-M7: exact figures, held to 2%."""
+"""What published schemes and the MLPerf Tiny models cost on an emulated Cortex-M7: exact, held to 2%."""
 
 import numpy as np
 import pytest
@@ -8,28 +8,28 @@ from tests.shared_files import shared
 from trainlet import api
 from trainlet.device import emulate
 
-# scheme -> (RAM with stack, instructions of a step, of its forward part), measured with gcc 12.2 -O2
+# (network, scheme, input) -> (RAM with stack, instructions of a step, of its forward part), measured with gcc 12.2 -O2
 EXPECTED = {
-    "mcunet-5fps:49kb": (132_536, 77_780_000, 52_040_000),
-    "mcunet-5fps:99kb": (183_552, 89_420_000, 52_970_000),
-    "mbv2-w0.35:99kb": (167_136, 77_600_000, 48_630_000),
-    "proxyless-w0.3:98kb": (164_896, 76_760_000, 48_660_000),
+    ("mcunet-5fps.json", "49kb", "arena"): (118_568, 76_800_000, 52_300_000),
+    ("mcunet-5fps.json", "49kb", "rows"): (80_672, 79_700_000, 53_400_000),
 }
 
 
 @pytest.mark.shared
 @pytest.mark.slow
-@pytest.mark.parametrize("scheme", EXPECTED)
-def test_published_scheme_on_stm32f746(scheme, tmp_path):
+@pytest.mark.parametrize(("network", "scheme", "place"), EXPECTED)
+def test_cost_on_stm32f746(network, scheme, place, tmp_path):
     available("qemu", "stm32f746")
-    model = shared(f"reference/models/{scheme.split(':')[0]}.json")
-    settings = api.Settings(scheme=scheme, master="stochastic", classes=10)
+    tiny = network.endswith(".tflite")
+    model = shared(f"{'data/mlperf_tiny' if tiny else 'reference'}/models/{network}")
+    name = scheme if tiny else f"{network.removesuffix('.json')}:{scheme}"
+    settings = api.Settings(scheme=name, master="stochastic", classes=10, input=place)
     api.compile(model, settings, tmp_path, board="stm32f746")
-    rng = np.random.default_rng(0)
-    x = rng.integers(-128, 128, (2, 128, 128, 3)).astype(np.int8)
+    shape = api.load(model).inputs[0].shape[1:]
+    x = np.random.default_rng(0).integers(-128, 128, (2, *shape)).astype(np.int8)
     report = emulate(tmp_path, "stm32f746", (x, np.array([1, 2], np.int32)), 2, lr=0.001, engine="qemu")
     assert report.difference is None
-    ram, step, forward = EXPECTED[scheme]
+    ram, step, forward = EXPECTED[network, scheme, place]
     found = report.as_dict()["instructions"]
     assert report.memory.ram_bytes <= 1.02 * ram
     assert found["step"] <= 1.02 * step

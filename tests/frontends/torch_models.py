@@ -14,7 +14,7 @@ from trainlet.frontends.stored import StoredLayer
 from trainlet.frontends.torch import from_module_with_origin, to_state_dict
 from trainlet.frontends.torch_state import TorchOrigin
 from trainlet.ir import Graph, Tensor, interpret
-from trainlet.scheme.layers import layers
+from trainlet.scheme.layers import layers, norms
 
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
@@ -64,7 +64,7 @@ def check_outputs(module: torch.nn.Module, shape: tuple[int, ...]) -> tuple[Grap
 def moved(graph: Graph, seed: int = 0) -> Graph:
     """The graph with every weight and bias moved a little, as training does."""
     rng, constants = np.random.default_rng(seed), dict(graph.constants)
-    for layer in layers(graph):
+    for layer in (*layers(graph), *norms(graph)):
         for value in (layer.weight, layer.bias):
             if value is not None:
                 old = constants[value.name].data
@@ -116,7 +116,7 @@ def check_gradients(module: torch.nn.Module, graph: Graph, origin: TorchOrigin) 
             if name in theirs:
                 close(ours[layer.bias], theirs[name].reshape(-1), layer.bias)
                 checked.add(layer.bias)
-    assert checked >= {layer.weight.name for layer in layers(graph)}
+    assert checked >= {layer.weight.name for layer in (*layers(graph), *norms(graph))}
 
 
 def check(module: torch.nn.Module, shape: tuple[int, ...]) -> Graph:

@@ -108,6 +108,50 @@ def perceptron() -> Graph:
     return n.gemm(x, 3)
 
 
+def attention() -> Graph:
+    """A patch embedding, a class token, one transformer block with two heads, layer norms, Gelu, Silu."""
+    n = Net("attention", (8, 8, 3), 4)
+
+    def linear(x: Value, o: int, name: str) -> Value:
+        w = n.b.constant(f"{name}/weight", n.rng.normal(0, 0.3, (o, x.shape[-1])))
+        return n.b.add("Gemm", [x, w, n.b.constant(f"{name}/bias", n.rng.normal(0, 0.1, o))], name=name)
+
+    def norm(x: Value, name: str) -> Value:
+        scale = [n.b.constant(f"{name}/{k}", n.rng.normal(1, 0.2, x.shape[-1])) for k in ("gamma", "beta")]
+        return n.b.add("LayerNormalization", [x, *scale], name=name)
+
+    def heads(x: Value, name: str) -> Value:
+        split = n.b.add("Reshape", [x], {"shape": (1, 5, 2, 6)}, name=f"{name}.split")
+        return n.b.add("Transpose", [split], {"perm": (0, 2, 1, 3)}, name=f"{name}.heads")
+
+    x = n.b.add("Reshape", [n.conv(n.x, 12, 4, 4, act="none")], {"shape": (1, 4, 12)}, name="tokens")
+    token = n.b.constant("token", n.rng.normal(0, 1, (1, 1, 12)))
+    x = n.b.add("Concat", [token, x], {"axis": 1}, name="all")
+    y = norm(x, "norm1")
+    q, k, v = (heads(linear(y, 12, name), name) for name in ("q", "k", "v"))
+    scores = n.b.add("MatMul", [q, k], {"trans_b": True}, name="scores")
+    weights = n.b.add("Softmax", [n.b.add("Scale", [scores], {"factor": 0.4})], name="weights")
+    y = n.b.add("Transpose", [n.b.add("MatMul", [weights, v])], {"perm": (0, 2, 1, 3)}, name="joined")
+    y = linear(n.b.add("Reshape", [y], {"shape": (1, 5, 12)}, name="flat"), 12, "out")
+    x = n.b.add("Add", [x, y], name="sum1")
+    y = n.act(linear(norm(x, "norm2"), 20, "mlp1"), "Gelu")
+    x = n.b.add("Add", [x, n.act(linear(y, 12, "mlp2"), "Silu")], name="sum2")
+    first = n.b.add("Slice", [x], {"starts": (0, 0, 0), "sizes": (1, 1, 12)}, name="first")
+    return n.gemm(n.b.add("Reshape", [first], {"shape": (1, 12)}, name="features"), 3)
+
+
+def normalized() -> Graph:
+    """Convolutions whose batch normalizations are trained, GeluTanh."""
+    n = Net("normalized", (6, 5, 3), 5)
+    x = n.x
+    for i in (1, 2):
+        y, c = n.conv(x, 8, 3, act="none"), 8
+        scale = [n.b.constant(f"norm{i}/{k}", n.rng.normal(1, 0.2, c)) for k in ("gamma", "beta", "mean")]
+        var = n.b.constant(f"norm{i}/var", n.rng.uniform(0.5, 2, c))
+        x = n.act(n.b.add("BatchNormalization", [y, *scale, var], name=f"norm{i}"), "GeluTanh")
+    return n.head(x, 4)
+
+
 def deep(stride: int = 1, kernel: int = 3, seed: int = 0) -> Graph:
     """An int8 stem, three inverted residuals on wide maps and a small tail: the front sets the peak."""
     n = Net("deep", (33, 29, 3), seed)
@@ -121,6 +165,7 @@ def deep(stride: int = 1, kernel: int = 3, seed: int = 0) -> Graph:
 
 
 NETWORKS: dict[str, Callable[[], Graph]] = {f.__name__: f for f in (residual, excited, wave, perceptron)}
+FLOAT_NETWORKS = {f.__name__: f for f in (attention, normalized)}  # have no int8 form
 
 
 def samples(graph: Graph, count: int, seed: int = 0) -> np.ndarray:
@@ -134,7 +179,7 @@ def samples(graph: Graph, count: int, seed: int = 0) -> np.ndarray:
 
 
 def network(name: str, int8: bool) -> Graph:
-    graph = NETWORKS[name]()
+    graph = {**NETWORKS, **FLOAT_NETWORKS}[name]()
     if not int8:
         return graph
     calibration = np.random.default_rng(9).normal(0, 1, (32, *graph.inputs[0].shape[1:])).astype(np.float32)

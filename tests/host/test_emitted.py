@@ -5,13 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.host.programs import NETWORKS, built, network, samples
+from tests.host.programs import FLOAT_NETWORKS, NETWORKS, built, network, samples
 from trainlet.ir import interpret
 from trainlet.runtime.host import HostProgram
 from trainlet.runtime.measure import peak_arena_bytes, touched
 
 CASES = [
     *itertools.product(NETWORKS, [False], ["full", "head", "last:2"], ["fp32"], [1, 3]),
+    *itertools.product(FLOAT_NETWORKS, [False], ["full", "last:2"], ["fp32"], [1, 3]),
     *itertools.product(
         ["residual", "wave"], [True], ["full", "last:2"], ["fp32", "residual", "stochastic", "nearest"], [1]
     ),

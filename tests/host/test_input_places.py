@@ -24,7 +24,7 @@ def programs(folder, graph, place, **settings):
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize(("stride", "kernel", "batch"), [(1, 3, 1), (2, 5, 1), (1, 7, 3)])
+@pytest.mark.parametrize(("stride", "kernel", "batch"), [(2, 5, 1), (1, 7, 3)])
 def test_every_entry_point_computes_the_same_bits(place, stride, kernel, batch, tmp_path):
     graph = deep(stride, kernel)
     inside, outside, a, b = programs(tmp_path, graph, place, batch=batch)

@@ -56,6 +56,10 @@ UNARY: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "Tanh": torch.tanh,
     "HardSigmoid": lambda x: torch.clamp(0.2 * x + 0.5, 0, 1),
     "HardSwish": F.hardswish,
+    "Silu": F.silu,
+    "Erf": torch.erf,
+    "Gelu": F.gelu,
+    "GeluTanh": lambda x: F.gelu(x, approximate="tanh"),
     "Softmax": lambda x: torch.softmax(x, -1),
 }
 TAKES_Y = {"SigmoidGrad", "TanhGrad", "SoftmaxGrad"}  # the others take x
@@ -204,7 +208,7 @@ def test_reduce_sum_is_the_adjoint_of_a_broadcast(
         ("ReduceSum", 1, {"shape": (3, 2)}, r"sums \(2, 3\) to \(3, 2\)"),
         ("Clip", 1, {"low": 1}, "unknown attribute low"),
         ("Clip", 2, {}, "takes 1 to 1 operands, got 2"),
-        ("Erf", 1, {}, "no such op"),
+        ("Cosh", 1, {}, "no such op"),
     ],
 )
 def test_attributes_that_do_not_fit_are_refused(
@@ -217,3 +221,18 @@ def test_attributes_that_do_not_fit_are_refused(
 def test_fill_and_next_step() -> None:
     assert run("Fill", [np.ones((2, 2))], {"value": -math.pi})[0].tolist() == [[-math.pi] * 2] * 2
     assert run("NextStep", [np.uint32([7, 41])])[0].tolist() == [7, 42]
+
+
+@given(shapes, st.data(), seeds)
+@settings(max_examples=25, deadline=None)
+def test_expand_repeats_dimensions_of_one(shape: tuple[int, ...], data: st.DataObject, seed: int) -> None:
+    kept = data.draw(st.lists(st.booleans(), min_size=len(shape), max_size=len(shape)))
+    small = tuple(d if k else 1 for d, k in zip(shape, kept, strict=True))
+    x = np.random.default_rng(seed).normal(size=small)
+    (y,) = run("Expand", [x], {"shape": shape})
+    assert np.array_equal(y, torch.from_numpy(x).expand(shape).numpy())
+
+
+def test_expand_to_a_shape_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(GraphError, match=r"expands \(2, 3\) to \(2, 4\)"):
+        run("Expand", [np.zeros((2, 3))], {"shape": (2, 4)})

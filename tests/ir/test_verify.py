@@ -45,7 +45,7 @@ def broken(rule: str) -> Graph:
             other = replace(gemm.output, shape=(1, 4))
             return replace(g, nodes=(replace(gemm, outputs=(other,)),), outputs=(other,), updates={})
         case "unknown op":
-            return replace(g, nodes=(gemm, replace(tanh, op="Erf"), grad, sub))
+            return replace(g, nodes=(gemm, replace(tanh, op="Cosh"), grad, sub))
         case "unknown attribute":
             return replace(g, nodes=(gemm, replace(tanh, attrs={"alpha": 1}), grad, sub))
         case "too many operands":
@@ -73,7 +73,7 @@ def broken(rule: str) -> Graph:
         ("input named as a state", "value w is defined twice"),
         ("operand of another type", "Tanh -> t read Value.*s8.*defined as Value.*f32"),
         ("result of another shape", r"Gemm -> y is f32\[1, 4\], its op gives f32\[1, 3\]"),
-        ("unknown op", "Erf at Erf -> t: no such op"),
+        ("unknown op", "Cosh at Cosh -> t: no such op"),
         ("unknown attribute", "Tanh at Tanh -> t: unknown attribute alpha"),
         ("too many operands", "Tanh at Tanh -> t: takes 1 to 1 operands, got 2"),
         ("undefined output", "the graph's results read stranger"),

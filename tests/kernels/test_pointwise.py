@@ -1,5 +1,7 @@
 """Elementwise kernels, int8 and fp32, and sums over dimensions."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -64,12 +66,27 @@ def test_quantize_and_back(kernels, count):
     np.testing.assert_array_equal(back, (y.astype(np.int64) + 7).astype(f32) * f32(0.03))
 
 
+erf = np.vectorize(math.erf)
+
+
+def cdf(x):
+    return 0.5 * (1 + erf(x / np.sqrt(2)))
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
 UNARY = [
     (0, sigmoid, lambda x: sigmoid(x) * (1 - sigmoid(x))),
     (1, np.tanh, lambda x: 1 - np.tanh(x) ** 2),
     (2, lambda x: x * np.clip(x / 6 + 0.5, 0, 1), lambda x: np.where(abs(x) < 3, x / 3 + 0.5, x > 0)),
     (3, lambda x: np.clip(0.2 * x + 0.5, 0, 1), lambda x: np.where(abs(x) < 2.5, 0.2, 0)),
     (4, lambda x: np.clip(x, 0.2, 0.5), lambda x: (x > f32(0.2)) & (x < f32(0.5))),
+    (5, lambda x: x * sigmoid(x), lambda x: sigmoid(x) * (1 + x * (1 - sigmoid(x)))),
+    (6, erf, lambda x: 2 / np.sqrt(np.pi) * np.exp(-x * x)),
+    (7, lambda x: x * cdf(x), lambda x: cdf(x) + x * np.exp(-x * x / 2) / np.sqrt(2 * np.pi)),
+    (8, gelu_tanh, lambda x: (gelu_tanh(x + 1e-6) - gelu_tanh(x - 1e-6)) / 2e-6),
 ]
 
 
@@ -79,12 +96,14 @@ def test_unary_functions_and_gradients(kernels, kind, function, slope):
     a, b = 0.2, 0.5
     y, mask = np.zeros_like(x), np.full((x.size + 7) // 8, 255, np.uint8)
     kernels.call("tl_unary_f32", kind, a, b, x, y, mask if kind == 4 else None, x.size, out=[y, mask])
-    np.testing.assert_allclose(y, function(x.astype(np.float64)), rtol=1e-6, atol=1e-7)
+    atol = 2e-6 if kind in (6, 7, 8) else 1e-7  # tl_erff is good to 3e-7 absolute, times x
+    np.testing.assert_allclose(y, function(x.astype(np.float64)), rtol=1e-6, atol=atol)
     if kind == 4:
         np.testing.assert_array_equal(mask, bits((x > f32(a)) & (x < f32(b))))
     dy, dx = np.full_like(x, 2), np.zeros_like(x)
     kernels.call("tl_unary_grad_f32", kind, a, b, y if kind < 2 else x, dy, dx, x.size, out=[dx])
-    np.testing.assert_allclose(dx, 2 * slope(x.astype(np.float64)), rtol=1e-5, atol=1e-6)
+    slack = 4e-6 if kind > 5 else 1e-6
+    np.testing.assert_allclose(dx, 2 * slope(x.astype(np.float64)), rtol=1e-5, atol=slack)
 
 
 @pytest.mark.parametrize("kind,function", [(0, np.add), (1, np.subtract), (2, np.multiply), (3, np.divide)])

@@ -31,7 +31,7 @@ def package(
     folder: Path, form: str, board: str | Path | None = "stm32f746", kind: str = "stochastic"
 ) -> Path:
     """The network `residual` (int8, 9 x 7 x 3 -> 5 classes) as a package in `folder`."""
-    return api.compile(network("residual", True), SETTINGS[kind], folder, board=board, format=form)
+    return api.emit(network("residual", True), SETTINGS[kind], folder, board=board, format=form)
 
 
 def every_package(folder: Path) -> dict[str, Path]:

@@ -9,6 +9,8 @@ import pytest
 
 from tests.plan.memory import planned, walk
 from tests.shared_files import shared
+from trainlet.api import Settings
+from trainlet.api import plan as api_plan
 from trainlet.frontends.archive import load_archive
 from trainlet.ir import Graph
 from trainlet.plan.arena import place
@@ -35,6 +37,26 @@ def test_arena_is_within_a_hundredth_of_the_lower_bound(scheme: str) -> None:
     for accumulate in (False, True):
         for function in program(scheme, "residual", accumulate).functions.values():
             assert function.peak_bytes <= 1.01 * function.lower_bound_bytes
+            walk(function.graph, planned(function))
+
+
+# Planned arena at batch 1, stochastic master, ten classes: the image in it, and the image by rows.
+ARENA_BYTES = {
+    "mcunet-5fps:49kb": (77_360, 39_440),
+    "mcunet-5fps:99kb": (77_360, 49_708),
+    "mbv2-w0.35:99kb": (72_752, 42_164),
+    "proxyless-w0.3:98kb": (78_640, 38_952),
+}
+
+
+@pytest.mark.parametrize("scheme", ARENA_BYTES)
+def test_arena_of_the_published_schemes(scheme: str) -> None:
+    for where, expected in zip(("arena", "rows"), ARENA_BYTES[scheme], strict=True):
+        settings = Settings(scheme=scheme, master="stochastic", classes=10, input=where)
+        found = api_plan(network(scheme.split(":")[0]), settings, for_board=True)
+        assert found.bytes["arena"] <= expected
+        assert found.bytes["arena"] <= 1.04 * found.main.lower_bound_bytes
+        for function in found.functions.values():
             walk(function.graph, planned(function))
 
 

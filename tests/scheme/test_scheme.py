@@ -191,3 +191,18 @@ def test_scheme_is_taken_as_it_is_or_from_its_file(graph: Graph, tmp_path: Path)
     path = written(tmp_path, scheme.to_json())
     assert resolve_scheme(scheme, graph) is scheme
     assert resolve_scheme(path, graph) == resolve_scheme(str(path), graph) == scheme
+
+
+def test_the_rule_fisher_takes_the_channels_of_most_information(tmp_path):
+    values = (0.1, 5.0, 0.2, 4.0, 0.0, 3.0, 0.3, 0.0)
+    scheme = UpdateScheme("s", {"conv/weight": Channels(count=3, rule="fisher")}, (), {"conv/weight": values})
+    path = tmp_path / "s.json"
+    path.write_text(scheme.to_json())
+    assert read_scheme(path) == scheme
+    assert select(scheme, small()).weights["conv/weight"] == (1, 3, 5)
+
+
+def test_the_rule_fisher_without_information_says_where_it_comes_from():
+    scheme = UpdateScheme("s", {"conv/weight": Channels(count=3, rule="fisher")})
+    with pytest.raises(SchemeError, match=r"conv/weight.*8 channels.*--rule fisher"):
+        select(scheme, small())

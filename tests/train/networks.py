@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from trainlet.ir import Graph, GraphBuilder, Value, interpret
 from trainlet.ir.graph import Attrs, Shape
 from trainlet.scheme import Selection, layers
+from trainlet.scheme.layers import norms
 from trainlet.train import Optimizer, TrainingModule, derive
 
 Arrays = Mapping[str, np.ndarray]
@@ -97,7 +98,7 @@ def case(
     """Everything is trained, only `channels` of the weights named; inputs and targets are drawn."""
     rng = np.random.default_rng(seed)
     chosen = {name: tuple(indices) for name, indices in (channels or {}).items()}
-    found = layers(graph)
+    found = [*layers(graph), *norms(graph)]
     weights = {layer.weight.name: chosen.get(layer.weight.name) for layer in found}
     biases = frozenset(layer.bias.name for layer in found if layer.bias is not None)
     return Case(graph, Selection("all", weights, biases), feeds(graph, rng, loss), loss)

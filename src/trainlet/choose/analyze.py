@@ -20,7 +20,7 @@ from trainlet.choose.journal import Journal, journal_path
 from trainlet.choose.local import LocalPool
 from trainlet.choose.structure import layer_infos
 from trainlet.choose.task import AnalysisSettings, Task, make_task
-from trainlet.choose.trials import Run
+from trainlet.choose.trials import Run, Trials
 from trainlet.data import Dataset
 from trainlet.errors import AnalysisError
 from trainlet.frontends import load
@@ -74,7 +74,7 @@ def analyze(
     folder = output.with_name(f"{output.name}.cache-{_short(identity)}")
     with pool_of(task, folder, jobs, on) as pool:
         measured, seconds = measure_all(task, pool, journal, watch)
-        fisher = _fisher(task, measured, journal, watch)
+        fisher = _fisher(task, folder, measured, journal, watch)
     result = _result(task, identity, measured, seconds, fisher)
     result.write(output)
     shutil.rmtree(folder, ignore_errors=True)
@@ -112,13 +112,16 @@ def measure_all(task: Task, pool: Pool, journal: Journal, watch: Watch) -> tuple
     return halving.all(), seconds
 
 
-def _fisher(task: Task, measured: Measured, journal: Journal, watch: Watch) -> Mapping[str, Any]:
+def _fisher(
+    task: Task, folder: Path, measured: Measured, journal: Journal, watch: Watch
+) -> Mapping[str, Any]:
     from trainlet.choose.fisher import fisher
 
     key = f"fisher samples={task.settings.fisher_samples} lr={measured.head_lr:.6g}"
     if key not in journal.records:
         watch(AnalysisProgress("Fisher information", 0, 1, 0))
-        journal.add(key, fisher(task, measured.head_lr))
+        head, _ = Trials(task, folder).head(task.settings.seed, measured.head_lr)
+        journal.add(key, fisher(task, head))
     watch(AnalysisProgress("Fisher information", 1, 1, 0))
     return journal.records[key]
 
@@ -139,8 +142,8 @@ def _result(
         "lr": m.lr,
         "head_lr": m.head_lr,
         "base_biases": m.base_biases,
-        "lr_rule": "least validation loss: the head alone, the last half of the biases; halved where "
-        "a trial diverges",
+        "lr_rule": "least validation loss: the head alone; the last half of the biases, alone and beside "
+        "each of two whole weights; halved where a trial diverges",
         "gain": {"slope": m.scale.slope, "share_of_accuracy": m.scale.share},
         "fit_samples": len(task.fit),
         "validation_samples": len(task.validate),

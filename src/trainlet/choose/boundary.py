@@ -100,7 +100,8 @@ class Boundaries:
         partial.replace(path)
 
     def _program_to(self, index: int, start: int) -> HostProgram:
-        """A program whose step begins with the layers between two cuts, frozen. (predict may stream across a cut.)"""
+        """A program whose step begins with the layers between two cuts, frozen. (predict may stream across
+        a cut.)"""
         behind = [x for x in layers(self.graph) if self.cut_for({x.weight.name}) >= index]
         network, name = tail(self.graph, self.used[start]), self.used[index].name
         for trained in (behind[:1], behind):  # where paths part behind the cut, the first layer is not enough

@@ -11,6 +11,9 @@ lies before those over the last `bases[i]` biases, the fewest with which it can 
 what a weight adds to the head alone and what biases add overlap: over its own fewest biases the last layer
 would seem to be worth most of what the biases of the whole network give. The sum is a first-order expansion
 around that base.
+
+Where biases stop gaining with depth, layers beyond are not measured: `bias_gain` stays at that of the deepest
+count that was, and weights beyond gain 0.
 """
 
 from __future__ import annotations
@@ -56,7 +59,9 @@ class Estimate:
 @dataclass(frozen=True)
 class LayerInfo:
     """Where a weight lies. `conv_index`: as in the published schemes, None for the head. `part`: pw1, dw or
-    pw2 of an inverted residual block, else conv or gemm. `bytes`: of the whole weight, int8 or float."""
+    pw2 of an inverted residual block, else conv or gemm. `bytes`: of the whole weight, int8 or float.
+    `whole_only`: a grouped convolution, whose channels cannot be chosen.
+    """
 
     index: int
     conv_index: int | None
@@ -66,6 +71,7 @@ class LayerInfo:
     part: str
     channels: int
     bytes: int
+    whole_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -92,23 +92,20 @@ def accuracy(records: Sequence[Record], rows: int) -> Estimate:
 def carry(early: Mapping[Any, Estimate], late: Mapping[Any, Estimate]) -> dict[Any, Estimate]:
     """Gains after more epochs, of those that were stopped early too.
 
-    Where both are known they give the line late = slope * early + offset and what is left around it; an early
-    gain is carried along that line and its interval widened by the rest. Fewer than four such: as it is,
-    widened by half its size.
+    Where both are known they give the line late = slope * early (no gain stays no gain) and what is left
+    around it; an early gain is carried along that line and its interval widened by the rest. With fewer than
+    four such it stays as it is, widened by half its size.
     """
     both = [k for k in early if k in late]
     result = dict(late)
-    if len(both) < 4:
-        slope, offset, rest = 1.0, 0.0, None
-    else:
+    slope, rest = 1.0, None
+    if len(both) >= 4:
         x, y = (np.array([side[k].gain for k in both]) for side in (early, late))
-        noise = float(np.mean([early[k].deviation ** 2 for k in both]))
-        slope = float(np.clip(np.cov(x, y)[0, 1] / (x.var(ddof=1) + noise / 4 + 1e-9), 0.0, 2.0))
-        offset = float(y.mean() - slope * x.mean())
-        rest = float(np.sqrt(((y - slope * x - offset) ** 2).sum() / (len(both) - 2)))
+        slope = float(np.clip((x * y).sum() / max((x * x).sum(), 1e-12), 0.5, 3.0))
+        rest = float(np.sqrt(((y - slope * x) ** 2).sum() / (len(both) - 1)))
     for k, e in early.items():
         if k not in result:
-            gain = slope * e.gain + offset
+            gain = slope * e.gain
             spread = abs(e.gain) / 2 if rest is None else rest
             deviation = float(np.hypot(slope * e.deviation, spread))
             result[k] = Estimate(gain, gain - Z90 * deviation, gain + Z90 * deviation, e.seeds, e.epochs)

@@ -8,7 +8,10 @@ are not solved.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,9 +164,24 @@ def _highs() -> Any:
     return highspy
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing reaches the process's stdout, from C either."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _solver(model: Any) -> Any:
-    h = _highs().Highs()
-    h.silent()
+    with _quiet():  # it greets on stdout, before there is an option to set
+        h = _highs().Highs()
+    h.setOptionValue("output_flag", False)
     h.setOptionValue("threads", 1)
     h.setOptionValue("mip_rel_gap", 0.0)
     h.setOptionValue("mip_abs_gap", TOLERANCE)

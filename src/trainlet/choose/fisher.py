@@ -8,25 +8,24 @@ arXiv:2206.15472, section 3.1). The head is trained first: gradients through a r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from trainlet.api import Settings, build
 from trainlet.choose.task import Task
-from trainlet.data import Dataset, Samples
-from trainlet.runtime.trainer import TrainConfig, Trainer
 from trainlet.scheme import layers, select
 from trainlet.scheme.named import resolve_scheme
 from trainlet.train.parameters import Optimizer, Parameter, parameters
 
-HEAD_EPOCHS = 4
 
+def fisher(task: Task, head: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """{"weights": name -> channels, "biases": name -> sum, "samples"}, from rows to fit, evenly spaced.
 
-def fisher(task: Task, head_lr: float) -> dict[str, Any]:
-    """{"weights": name -> channels, "biases": name -> sum, "samples"}, from rows to fit, evenly spaced."""
+    `head`: state of a trained head (Trials.head).
+    """
     network = task.network(task.settings.seed)
-    head = _trained_head(task, head_lr)
     host = build(network, Settings("full", "nearest", accumulate=True))
     state = host.tensors()
     host.restore({**state, **{k: v for k, v in head.items() if k in state}})
@@ -44,19 +43,6 @@ def fisher(task: Task, head_lr: float) -> dict[str, Any]:
             totals[name] += gradient.astype(np.float64) ** 2
             gradient[...] = 0
     return {**_by_channel(task, totals, found, count), "samples": count}
-
-
-def _trained_head(task: Task, lr: float) -> dict[str, np.ndarray]:
-    """State of the head after a short training of it alone."""
-    host = build(task.network(task.settings.seed), Settings("head", "nearest", batch=task.settings.batch))
-    x = task.data.x_train
-    fit, test = (
-        Samples(x.stored[rows], x.transform, x.image_size, x.resize_to) for rows in (task.fit, task.validate)
-    )
-    y = task.data.y_train.astype(np.int32)
-    data = Dataset(fit, y[task.fit], test, y[task.validate], task.data.class_names, "")
-    Trainer(host, data, TrainConfig(HEAD_EPOCHS, lr, seed=task.settings.seed)).run(measure=False)
-    return host.tensors()
 
 
 def _by_channel(

@@ -21,7 +21,7 @@ from trainlet.choose.task import AnalysisSettings
 from trainlet.choose.trials import Run, Trial
 
 Measure = Callable[[str, Sequence[Run]], Mapping[str, dict[str, Any]]]
-HEAD_RATE, BODY_RATE = 0.2, 0.05  # where the searches begin, at batch 32
+HEAD_RATE, BODY_RATE = 0.1, 0.0125  # where the searches begin, at batch 32
 MOST_RATES = 6
 SATURATED = 0.95  # of the largest gain of biases: the base of the weights' trials
 
@@ -104,32 +104,34 @@ class Halving:
     # ------------------------------------------------------------------ rounds
 
     def rates(self) -> None:
-        """The head's rate, by itself; then the rate of all trials, with the last half of the biases."""
+        """The head's rate, by itself; then that of all trials.
+
+        The latter with the last half of the biases, alone and beside each of two whole weights.
+        """
         scale = self.s.batch / 32
         self.head_lr = self.s.head_lr or self._search(
-            HEAD_RATE * scale, lambda lr: Run(Trial(), 0, self.s.seed, lr, lr)
+            HEAD_RATE * scale, lambda lr: [Run(Trial(), 0, self.s.seed, lr, lr)]
         )
-        middle, epochs = Trial(max(1, self.depth // 2)), self.s.rungs[0][0]
+        middle, epochs = max(1, self.depth // 2), self.s.rungs[0][0]
+        weights = dict.fromkeys(self.body[-max(1, middle * i // 3)].weight for i in (1, 2))
+        anchors = [Trial(middle), *(Trial(middle, w, max(self.s.shares)) for w in weights)]
         self.lr = self.s.lr or self._search(
-            BODY_RATE * scale, lambda lr: Run(middle, epochs, self.s.seed, lr, self.head_lr)
+            BODY_RATE * scale,
+            lambda lr: [Run(t, epochs, self.s.seed, lr, self.head_lr) for t in anchors],
         )
 
-    def _search(self, start: float, run_at: Callable[[float], Run]) -> float:
-        """The rate of least validation loss: of three a factor of two apart, and on where an end is best."""
+    def _search(self, start: float, runs_at: Callable[[float], list[Run]]) -> float:
+        """The rate of least mean validation loss of three a factor two apart, and on where an end is best."""
         tried: dict[float, float] = {}
         wanted = [start / 2, start, 2 * start]
         while wanted:
-            runs = [run_at(lr) for lr in wanted]
-            found = self._measure("learning rate", runs)
-            for lr, run in zip(wanted, runs, strict=True):
-                r = found[run.key]
-                bad = r["diverged"] or r["lr"] != lr or r["loss"] is None
-                tried[lr] = math.inf if bad else float(r["loss"])
+            found = self._measure("learning rate", [run for lr in wanted for run in runs_at(lr)])
+            for lr in wanted:
+                tried[lr] = float(np.mean([_loss(found[run.key]) for run in runs_at(lr)]))
             best = min(tried, key=lambda lr: (tried[lr], lr))
             inside = min(tried) < best < max(tried)
-            wanted = (
-                [] if inside or len(tried) >= MOST_RATES else [best / 2 if best == min(tried) else best * 2]
-            )
+            at_end = [best / 2 if best == min(tried) else best * 2]
+            wanted = [] if inside or len(tried) >= MOST_RATES else at_end
         return best
 
     def climb(self, name: str, first: Sequence[Trial]) -> None:
@@ -147,8 +149,20 @@ class Halving:
             self.go(f"{name}, rung {rung}", [*[self.base_of(t) for t in alive], *alive], rung)
 
     def biases(self) -> list[Trial]:
-        trials = [Trial(k) for k in range(1, self.depth + 1)]
-        self.go("biases", [Trial(), *trials], 0)
+        """Counts of biases from the last on, as deep as `depth` says, or else in groups of an eighth of the
+        network, until none of a group gains more than the best before it. What lies deeper is not looked
+        at."""
+        trials: list[Trial] = []
+        group = max(4, math.ceil(self.depth / 8))
+        deepest = min(self.s.depth or self.depth, self.depth)
+        while len(trials) < deepest:
+            more = [Trial(k) for k in range(len(trials) + 1, min(len(trials) + group, deepest) + 1)]
+            self.go("biases", [Trial(), *more], 0)
+            gains = self.gains([*trials, *more])
+            rises = not trials or max(gains[t].gain for t in more) > max(gains[t].gain for t in trials)
+            trials += more
+            if self.s.depth is None and not rises:
+                break
         self.climb("biases", trials)
         return trials
 
@@ -162,20 +176,21 @@ class Halving:
         enough = np.flatnonzero(smooth >= SATURATED * smooth.max())
         return ks[int(enough[0])] if smooth.max() > 0 else 1
 
-    def weights(self, base: int) -> list[Trial]:
-        """First every weight whole, then the other shares of the promising half, then the rungs."""
-        position = {x.weight: self.depth - (x.conv_index or 0) for x in self.body}
+    def weights(self, base: int, body: Sequence[LayerInfo]) -> list[Trial]:
+        """Of the layers `body`: first every weight whole, then the other shares of the promising half,
+        then the rungs."""
+        position = {x.weight: self.depth - (x.conv_index or 0) for x in body}
 
         def trial(x: LayerInfo, share: float) -> Trial:
             return Trial(max(base, position[x.weight]), x.weight, share)
 
         largest = max(self.s.shares)
-        whole = [trial(x, largest) for x in self.body]
+        whole = [trial(x, largest) for x in body if partial(x, largest)]
         self.go("whole weights", [*[self.base_of(t) for t in whole], *whole], 0)
         good = {t.weight for t in promising(self.gains(whole), 0.5)}
         parts = [
-            trial(x, share) for x in self.body for share in self.s.shares
-            if x.weight in good and share != largest and int(x.channels * share) > 0
+            trial(x, share) for x in body for share in self.s.shares
+            if x.weight in good and share != largest and partial(x, share)
         ]  # fmt: skip
         self.go("shares of weights", parts, 0)
         self.climb("weights", [*whole, *parts])
@@ -185,8 +200,9 @@ class Halving:
         """Every round."""
         self.rates()
         biases = self.biases()
+        body = self.body[-len(biases) :]
         base = self.base_biases(self.gains(biases))
-        weights = self.weights(base)
+        weights = self.weights(base, body)
         gain_of = {**self.gains(biases), **self.gains(weights)}
         last = max(e for t, e in self.records if t == Trial())
         return Measured(
@@ -195,26 +211,42 @@ class Halving:
             base,
             accuracy(list(self.records[Trial(), last].values()), self.rows),
             {t.biases: gain_of[t] for t in biases},
-            self._with_shares({(t.weight or "", t.share): gain_of[t] for t in weights}),
+            self._with_shares(body, {(t.weight or "", t.share): gain_of[t] for t in weights}),
             {t.weight or "": t.biases for t in weights},
             self.scale(),
             sum(len(v) for v in self.records.values()),
             self.kept,
         )
 
-    def _with_shares(self, found: dict[tuple[str, float], Estimate]) -> dict[tuple[str, float], Estimate]:
+    def _with_shares(
+        self, body: Sequence[LayerInfo], found: dict[tuple[str, float], Estimate]
+    ) -> dict[tuple[str, float], Estimate]:
         """Shares of unpromising weights that were not run: in proportion to the gain of the whole, seeds
         0."""
-        for x in self.body:
-            largest = max(self.s.shares)
+        largest = max(self.s.shares)
+        for x in body:
+            if (x.weight, largest) not in found:
+                continue
             e = found[x.weight, largest]
             for share in self.s.shares:
-                if (x.weight, share) not in found and int(x.channels * share) > 0:
+                if (x.weight, share) not in found and partial(x, share):
                     at = share / largest
                     found[x.weight, share] = Estimate(
                         at * e.gain, min(at * e.low, e.low), max(at * e.high, e.high), 0, e.epochs
                     )
         return dict(sorted(found.items(), key=lambda item: item[0]))
+
+
+def partial(x: LayerInfo, share: float) -> bool:
+    """Whether a layer can be trained at a share of its channels."""
+    return int(x.channels * share) > 0 and (share == 1 or not x.whole_only)
+
+
+def _loss(record: Mapping[str, Any]) -> float:
+    """Validation loss of a run at its rate; infinite where it diverged there."""
+    if record["diverged"] or record["lr"] != record["asked_lr"] or record["loss"] is None:
+        return math.inf
+    return float(record["loss"])
 
 
 def promising(gains: Mapping[Trial, Estimate], keep: float) -> list[Trial]:

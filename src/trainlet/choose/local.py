@@ -141,11 +141,14 @@ def serve(folder: Path) -> None:
     do = Trials(pickle.loads((folder / "task.pickle").read_bytes()), folder)
     for line in sys.stdin:
         try:
-            answer = {"record": do(run_of(json.loads(line)))}
+            answer: dict[str, Any] = {"record": do(run_of(json.loads(line)))}
         except TrainletError as error:
             answer = {"error": str(error)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+        try:
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+        except BrokenPipeError:  # nobody waits for it any more
+            os._exit(1)
 
 
 if __name__ == "__main__":

@@ -89,12 +89,16 @@ class MemoryModel:
             self._profiles[choice] = self._load(choice)
         return self._profiles[choice]
 
-    def _difference(self, layer: int, count: int, deepest: bool) -> np.ndarray:
+    def with_weight(self, layer: int, count: int, deepest: bool) -> tuple[Profile, Profile]:
+        """The plan that trains `count` channels of a weight, and the same plan without."""
         first, n = layer if deepest else max(0, layer - 1), len(self.space.body)
         counts = tuple(count if i == layer else 0 for i in range(n))
-        found = self.profile(Choice(n - first, counts))
+        return self.profile(Choice(n - first, counts)), self.base(first)
+
+    def _difference(self, layer: int, count: int, deepest: bool) -> np.ndarray:
+        found, without = self.with_weight(layer, count, deepest)
         self._scratch[layer] = max(self._scratch[layer], found.scratch_bytes)
-        added = found.live - self.base(first).live
+        added = found.live - without.live
         added[0, : self._unit[layer]] = (
             0  # there passes lower what they must: a lower peak elsewhere moves it
         )

@@ -1,13 +1,15 @@
 """Trials on a Ray cluster. Ray runs a trial again where the worker that had it died; results are the same
 anywhere.
 
-Every machine of the cluster needs trainlet and a C compiler. A worker keeps its own activations at the cuts.
+Every machine of the cluster needs trainlet and a C compiler. The workers of a machine
+share the activations at cuts, in a folder below its temporary one.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -50,7 +52,7 @@ class RayPool:
             return
         try:
             self._ray.init(address=on, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, OSError, RuntimeError) as error:
+        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
             raise AnalysisError(f"no Ray cluster answers at {on}: {error}") from None
 
     def __enter__(self) -> RayPool:
@@ -59,6 +61,7 @@ class RayPool:
     def __exit__(self, *error: object) -> None:
         if self._started:
             self._ray.shutdown()
+        shutil.rmtree(_folder(self._task.hex()), ignore_errors=True)
 
     def run(self, runs: Sequence[Run]) -> Iterator[tuple[Run, dict[str, Any]]]:
         """Each run with its record, as they end. Raises AnalysisError where a run fails or keeps dying."""
@@ -81,12 +84,16 @@ def _joined(source: str) -> str:
     return os.pathsep.join(p for p in (source, os.environ.get("PYTHONPATH", "")) if p)
 
 
+def _folder(key: str) -> Path:
+    """Where the workers of a machine share the activations at cuts."""
+    return Path(tempfile.gettempdir()) / f"trainlet-ray-{key}"
+
+
 def run_there(task: Task, key: str, run: Run) -> dict[str, Any]:
     """In a worker: one run of the task that `key` names."""
     if key not in _tasks:
         _tasks.clear()
-        folder = Path(tempfile.gettempdir()) / f"trainlet-ray-{key}"
-        _tasks[key] = Trials(task, folder)
+        _tasks[key] = Trials(task, _folder(key))
     try:
         return {"record": _tasks[key](run)}
     except TrainletError as error:

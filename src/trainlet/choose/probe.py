@@ -56,7 +56,7 @@ def probe(
     """
     module = api.derive(graph, replace(settings, scheme=scheme))
     wanted = {k: g for k, g in module.functions.items() if k != "predict" or with_predict}
-    functions = {name: _passed(g) for name, g in wanted.items()}
+    functions = {name: _passed(g, settings.input) for name, g in wanted.items()}
     names = units(api.prepare(graph, replace(settings, scheme=scheme))[0])
     lanes = BOARD_LANES if for_board else HOST_LANES
     main = functions.get("step") or functions["accumulate"]
@@ -72,8 +72,11 @@ def probe(
     )
 
 
-def _passed(graph: Graph) -> Graph:
-    """After all passes; the verifier, half of the time, is left to the plan that is handed out."""
+def _passed(graph: Graph, sample: str) -> Graph:
+    """After all passes, samples placed as the settings say; the verifier, half of the time, is left to the
+    plan that is handed out."""
+    if sample != "arena" and graph.inputs[0].name not in ("lr", "factor"):
+        graph = replace(graph, placed={graph.inputs[0].name: sample})
     for change in PASSES.values():
         graph = change(graph)
     return graph

@@ -90,7 +90,7 @@ class Searcher:
         """The best scheme within the budget. Raises BudgetError naming the least there is."""
         options = options or Options()
         _check(options)
-        self._check_budget(budget_bytes, options)
+        self.check_budget(budget_bytes, options.cost)
         bound, best, rounds = float(budget_bytes), None, []
         for _ in range(ROUNDS):
             proposal = self._propose(bound, options)
@@ -171,8 +171,9 @@ class Searcher:
                 found.append((gain / bytes_, step))
         return [step for _, step in sorted(found, key=lambda f: -f[0])]
 
-    def _check_budget(self, budget_bytes: int, options: Options) -> None:
-        least = self.cost(self.space.nothing, options.cost)
+    def check_budget(self, budget_bytes: int, kind: str) -> None:
+        """Raises BudgetError where not even the head fits, naming what dominates."""
+        least = self.cost(self.space.nothing, kind)
         if least <= budget_bytes:
             return
         program = self.plan(self.space.nothing)

@@ -28,13 +28,14 @@ class AnalysisSettings:
     to search.
     """
 
-    master: str = "nearest"
+    master: str = "fp32"
     batch: int = 32
     rungs: tuple[tuple[int, int], ...] = ((1, 1), (4, 1), (4, 2))
     keep: float = 0.3
     shares: tuple[float, ...] = (0.125, 0.25, 0.5, 1.0)
     validation_share: float = 0.3
     samples: int | None = None
+    depth: int | None = None
     base_biases: int | None = None
     lr: float | None = None
     head_lr: float | None = None

@@ -89,7 +89,7 @@ class Trials:
         """
         started, cpu = time.perf_counter(), time.process_time()
         trainer, lr = _trainer(self.task, self.boundaries, run), run.lr
-        head, head_loss = self._head(run)
+        head, head_loss = self.head(run.seed, run.head_lr)
         limit = max(head_loss, (head_loss + math.log(self.task.classes)) / 2)
         loss: float | None = head_loss
         for attempt in range(HALVINGS + 1):
@@ -111,12 +111,12 @@ class Trials:
             **_what(run),
         }
 
-    def _head(self, run: Run) -> tuple[dict[str, np.ndarray], float]:
+    def head(self, seed: int, lr: float) -> tuple[dict[str, np.ndarray], float]:
         """State of the head trained alone, and its loss in the last epoch."""
-        key = (run.seed, run.head_lr)
+        key = (seed, lr)
         if key not in self._heads:
-            trainer = _trainer(self.task, self.boundaries, Run(Trial(), 1, run.seed, run.lr, run.head_lr))
-            loss = _fit(trainer, HEAD_EPOCHS, run.head_lr, run.seed)
+            trainer = _trainer(self.task, self.boundaries, Run(Trial(), 1, seed, lr, lr))
+            loss = _fit(trainer, HEAD_EPOCHS, lr, seed)
             if loss is None:
                 loss = math.inf
                 trainer.host.init()

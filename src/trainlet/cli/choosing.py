@@ -32,7 +32,7 @@ def analyze(
     data: o.Data,
     output: Output,
     batch: o.Batch = 32,
-    master: o.MasterOption = o.Master("nearest"),  # noqa: B008  (a member of an enumeration)
+    master: o.MasterOption = o.MASTER,
     epochs: Epochs = 4,
     keep: Keep = 0.3,
     samples: Samples = None,

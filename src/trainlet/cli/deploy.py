@@ -15,9 +15,11 @@ from trainlet.errors import GraphError
 from trainlet.ir import Graph
 from trainlet.package import FORMATS
 from trainlet.passes import PASSES
+from trainlet.standalone.build import TARGETS
 
 Package = StrEnum("Package", {name: name for name in FORMATS})  # type: ignore[misc]
 PLAIN = Package("c")
+Goal = StrEnum("Goal", {name: name for name in TARGETS})  # type: ignore[misc]
 
 
 def compile_(
@@ -39,6 +41,14 @@ def compile_(
     form: Annotated[
         Package, typer.Option("--format", help="What the folder drops into: plain C, or a build system.")
     ] = PLAIN,
+    target: Annotated[
+        Goal | None,
+        typer.Option(help="Also build a library and a command line program, for this machine or another."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Of a program built with --target.")] = 1,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="With --target: kernels with the same bits on all processors.")
+    ] = False,
     emit_after: Annotated[
         str | None, typer.Option(metavar="PASS", help="Print the IR of every function after this pass.")
     ] = None,
@@ -51,15 +61,48 @@ def compile_(
         classes=classes, seed=seed, budget_bytes=budget, input=input.value,
     )  # fmt: skip
 
+    if target is not None:
+        _standalone(model, settings, output, target, threads, portable)
+        return
+    settings, choice = api.within_budget(model, settings, for_board=board is not None)
+    if choice is not None:
+        print(f"within the budget: {choice.text}", file=sys.stderr)
+
     def watch(name: str, graph: Graph) -> None:
         if name == emit_after:
             from trainlet.ir.text import print_graph
 
             print(print_graph(graph))
 
-    folder = api.compile(model, settings, output, watch, board, form)
+    folder = api.emit(model, settings, output, watch, board, form)
     # With --emit-after stdout is IR text that `trainlet opt` reads.
     print(f"wrote {folder}", file=sys.stdout if emit_after is None else sys.stderr)
+
+
+def _standalone(
+    model: str, settings: api.Settings, output: Path, target: str, threads: int, portable: bool
+) -> None:
+    from trainlet.standalone import compile_standalone
+
+    program, choice = compile_standalone(
+        model, settings, output, target, threads, backend="c99" if portable else None
+    )
+    if choice is not None:
+        print(f"within the budget: {choice.text}")
+    print(f"wrote {program}, {program.parent / f'lib{program.stem}.a'} and {program.stem}.h beside it")
+
+
+def pack(
+    model: o.Model,
+    data: o.Data,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    classes: o.Classes = None,
+) -> None:
+    """Write a data set as the file that a program of `compile --target` reads."""
+    from trainlet.standalone import write_dataset
+
+    samples = api.load_dataset(api.load(model), data, None, classes)
+    print(f"wrote {write_dataset(samples, output)}: {len(samples.x_train)} + {len(samples.x_test)} samples")
 
 
 class Form(StrEnum):

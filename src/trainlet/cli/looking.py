@@ -48,10 +48,15 @@ def plan(
         scheme=scheme, master=master, optimizer=optimizer, batch=batch, accumulate=accumulate > 1, loss=loss,
         classes=classes, seed=seed, budget_bytes=budget, input=input.value,
     )  # fmt: skip
+    settings, choice = api.within_budget(model, settings)
     report = api.plan_report(api.plan(model, settings))
+    if choice is not None:
+        report["memory_choice"] = {**vars(choice), "text": choice.text}
     if as_json:
         return o.print_json(report)
     console = tables.console()
     console.print(tables.plan_table(report))
     console.print(tables.peak_table(report))
+    if choice is not None:
+        console.print(f"within the budget: {choice.text}", highlight=False)
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,10 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from trainlet.api import INPUTS, MASTERS
+from trainlet.byte_count import byte_count as bytes_in
+from trainlet.errors import BudgetError
 from trainlet.train.autodiff import LOSSES
 from trainlet.train.parameters import SLOTS
-
-UNITS = {"": 1, "B": 1, "KB": 1024, "KIB": 1024, "K": 1024, "MB": 1024**2, "MIB": 1024**2, "M": 1024**2}
 
 # The choices come from the tables that implement them.
 Master = StrEnum("Master", {name: name for name in MASTERS})  # type: ignore[misc]
@@ -27,11 +26,11 @@ MASTER, RULE, LOSS = Master("fp32"), Rule("sgd"), Loss("softmax-cross-entropy")
 
 
 def byte_count(text: str) -> int:
-    """Bytes in "256KB", "1.5MB" or "262144"; K is 1024, as memories of microcontrollers are counted."""
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *([A-Za-z]*)", text.strip())
-    if match is None or match[2].upper() not in UNITS:
-        raise typer.BadParameter(f"{text!r} is no number of bytes; write 262144, 256KB or 1MB")
-    return int(float(match[1]) * UNITS[match[2].upper()])
+    """Bytes in "256KB", "1.5MB" or "262144"."""
+    try:
+        return bytes_in(text)
+    except BudgetError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def print_json(report: Any) -> None:

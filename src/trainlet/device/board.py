@@ -82,6 +82,7 @@ class Board:
     fence: str
     clock_mhz: float
     cycles_per_instruction: float
+    cycles_per_extra_word: float
     stack_bytes: int
     program_unit: int
     ram: Memory
@@ -96,9 +97,10 @@ class Board:
         """Whether a * b + c is rounded once there: decides the bits, here and on the host twin."""
         return self.fpu
 
-    def milliseconds(self, instructions: int) -> float:
-        """Projected time of so many instructions; see `assumption`."""
-        return instructions * self.cycles_per_instruction / (self.clock_mhz * 1e3)
+    def milliseconds(self, instructions: float, extra_words: float = 0) -> float:
+        """Projected time of so many instructions that move so many extra words; see `assumption`."""
+        cycles = instructions * self.cycles_per_instruction + extra_words * self.cycles_per_extra_word
+        return cycles / (self.clock_mhz * 1e3)
 
     def as_dict(self) -> dict[str, Any]:
         """`boards --json`."""
@@ -117,7 +119,8 @@ class Board:
     def assumption(self) -> str:
         """What a projected time rests on."""
         return (
-            f"projected, not measured: {self.cycles_per_instruction:g} cycles per instruction at "
+            f"projected, not measured: {self.cycles_per_instruction:g} cycles per instruction and "
+            f"{self.cycles_per_extra_word:g} for each further word that a load or store moves, at "
             f"{self.clock_mhz:g} MHz, no wait states"
         )
 
@@ -224,6 +227,7 @@ def _board(t: _Table, name: str) -> Board:
         t.choose("fence", FENCES[isa]),
         t.positive("clock_mhz", float),
         t.positive("cycles_per_instruction", float, 1.0),
+        t.take("cycles_per_extra_word", float, 1.0),
         _multiple(t, t.positive("stack_bytes", int), 32, "stack_bytes"),
         _unit(t, t.positive("program_unit", int, 8)),
         _memory(t.table("ram")),

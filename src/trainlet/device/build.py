@@ -19,6 +19,7 @@ from trainlet.device import firmware
 from trainlet.device.board import Board
 from trainlet.device.elf import Elf, read_elf
 from trainlet.device.firmware import Place
+from trainlet.device.install import routes
 from trainlet.errors import BackendError, BudgetError
 from trainlet.runtime.toolchain import cache_folder, digest, publish
 
@@ -78,6 +79,16 @@ class Image:
         return self.elf.section_bytes(".context")
 
     @property
+    def code(self) -> tuple[int, bytes]:
+        """(address, bytes) of flash from its begin to its last byte that is used."""
+        origin = self.place.flash
+        inside = [s for s in self.elf.segments if s.address >= origin]
+        flash = bytearray(max(s.address + len(s.data) for s in inside) - origin)
+        for s in inside:
+            flash[s.address - origin : s.address - origin + len(s.data)] = s.data
+        return origin, bytes(flash)
+
+    @property
     def sample_bytes(self) -> int:
         """The buffer that samples arrive in; 0 if they arrive in the arena."""
         return sum(s.bytes for s in self.elf.symbols if s.name == "samples" and s.file == "main.c")
@@ -94,9 +105,9 @@ def cross_compiler(board: Board, wanted: str = "auto") -> CrossCompiler:
     if wanted in ("auto", "zig") and zig is not None and importlib.util.find_spec("ziglang") is not None:
         flags = ("-target", zig.target, f"-mcpu={zig.cpu}", "-fno-sanitize=all")
         return CrossCompiler("zig", (sys.executable, "-m", "ziglang", "cc"), flags, ())
-    choices = [f"install {gcc.command}"] if gcc is not None and wanted != "zig" else []
-    choices += ["run `pip install ziglang`"] if zig is not None and wanted != "gcc" else []
-    what = " or ".join(choices) or f"its file has no [{wanted}]"
+    commands = [gcc.command] if gcc is not None and wanted != "zig" else []
+    wheels = ["ziglang"] if zig is not None and wanted != "gcc" else []
+    what = routes(commands, wheels) or f"its file has no [{wanted}]"
     raise BackendError(f"no compiler for {board.name}: {what}")
 
 

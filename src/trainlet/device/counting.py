@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from trainlet.device.build import Image
 from trainlet.runtime.toolchain import FLAGS, cache_folder, compiler, digest, publish
@@ -20,32 +21,63 @@ FIRMWARE = {
 LOSSES = ("tl_softmax_cross_entropy", "tl_sigmoid_cross_entropy", "tl_mse")
 
 
-@dataclass(frozen=True)
-class Region:
-    """One call of the program by the firmware: its instructions, and each kernel call in it with its own."""
+class Call(NamedTuple):
+    """One call of a kernel. Of a transfer of several words those beyond the first are extra."""
 
     name: str
     instructions: int
-    calls: tuple[tuple[str, int], ...]
+    loads: int = 0
+    stores: int = 0
+    extra_words: int = 0
+
+
+@dataclass(frozen=True)
+class Region:
+    """One call of the program by the firmware: its counts, and each kernel call in it with its own.
+
+    loads, stores: instructions that are one. extra_words: what they move beyond one word each.
+    """
+
+    name: str
+    instructions: int
+    calls: tuple[Call, ...]
+    loads: int = 0
+    stores: int = 0
+    extra_words: int = 0
 
     def kernels(self) -> dict[str, tuple[int, int]]:
         """Kernel -> (calls, instructions), most first; "between kernels" is the program's own."""
         found: dict[str, tuple[int, int]] = {}
-        for name, count in self.calls:
-            calls, total = found.get(name, (0, 0))
-            found[name] = (calls + 1, total + count)
-        rest = self.instructions - sum(count for _, count in self.calls)
+        for call in self.calls:
+            calls, total = found.get(call.name, (0, 0))
+            found[call.name] = (calls + 1, total + call.instructions)
+        rest = self.instructions - sum(call.instructions for call in self.calls)
         found["between kernels"] = (0, rest)
         return dict(sorted(found.items(), key=lambda item: -item[1][1]))
 
-    def forward_instructions(self) -> int:
+    def kernel_extra_words(self) -> dict[str, int]:
+        """Kernel -> extra words."""
+        found: dict[str, int] = {}
+        for call in self.calls:
+            found[call.name] = found.get(call.name, 0) + call.extra_words
+        return found
+
+    def forward(self) -> Call:
         """Of a training call: everything up to and with the loss; what is left is backward and update."""
-        total = 0
-        for name, count in self.calls:
-            total += count
-            if name in LOSSES:
-                return total
-        return total
+        names = [call.name for call in self.calls]
+        last = next((i for i, name in enumerate(names) if name in LOSSES), len(names) - 1)
+        part = self.calls[: last + 1]
+        return Call(
+            "forward",
+            sum(call.instructions for call in part),
+            sum(call.loads for call in part),
+            sum(call.stores for call in part),
+            sum(call.extra_words for call in part),
+        )
+
+    def forward_instructions(self) -> int:
+        """Instructions of `forward`."""
+        return self.forward().instructions
 
 
 @dataclass(frozen=True)
@@ -93,13 +125,15 @@ def _role(name: str, file: str, prefix: str, entries: set[str]) -> str:
 def read_counts(text: str, prefix: str) -> Counts:
     """The result file of count.c; entry points without the program's prefix."""
     regions: list[Region] = []
-    calls: list[tuple[str, int]] = []
+    calls: list[Call] = []
     open_in, store, total = None, None, 0
     for kind, *words in (line.split() for line in text.splitlines()):
         if kind == "call":
-            calls.append((words[0], int(words[1])))
+            calls.append(Call(words[0], *map(int, words[1:])))
         elif kind == "region":
-            regions.append(Region(words[0].removeprefix(f"{prefix}_"), int(words[1]), tuple(calls)))
+            instructions, loads, stores, extra = map(int, words[1:])
+            name = words[0].removeprefix(f"{prefix}_")
+            regions.append(Region(name, instructions, tuple(calls), loads, stores, extra))
             calls = []
         elif kind == "open":
             open_in = (words[0].removeprefix(f"{prefix}_"), words[1])
@@ -112,7 +146,7 @@ def read_counts(text: str, prefix: str) -> Counts:
 
 def counter_library(source: str, defines: Mapping[str, str] | None = None) -> Path:
     """count.c with qemu.c or unicorn.c around it, as a shared library of this machine; built once."""
-    files = [FOLDER / source, FOLDER / "count.c"]
+    files = [FOLDER / source, FOLDER / "count.c", FOLDER / "transfers.c"]
     options = [f"-D{key}={value}" for key, value in (defines or {}).items()]
     flags = [FLAGS[0], "-O2", "-fPIC", "-shared", "-fvisibility=hidden", *options]
     command = [*compiler(), *flags, *map(str, files)]

@@ -48,6 +48,7 @@ class Elf:
     """Entry point, segments, sections and symbols of a program."""
 
     path: Path
+    thumb: bool
     entry: int
     segments: tuple[Segment, ...]
     sections: tuple[Section, ...]
@@ -88,7 +89,7 @@ def read_elf(path: Path) -> Elf:
         if h[2] & SHF_ALLOC and h[5]
     )
     table = next(h for h in headers if h[1] == SHT_SYMTAB)
-    return Elf(path, entry, tuple(segments), sections, _symbols(data, table, headers[table[6]], thumb))
+    return Elf(path, thumb, entry, tuple(segments), sections, _symbols(data, table, headers[table[6]], thumb))
 
 
 def _string(data: bytes, at: int) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from trainlet.device.board import Board
 from trainlet.device.counting import Counts
+from trainlet.device.install import routes
 from trainlet.errors import BackendError
 
 EXIT_FAULT = 70  # of fault.c
@@ -35,7 +36,7 @@ def choose_engine(board: Board, wanted: str = "auto") -> str:
     present = importlib.util.find_spec("unicorn") is not None
     if wanted in ("auto", "unicorn") and board.unicorn is not None and present:
         return "unicorn"
-    choices = [f"install {board.qemu.command}"] if board.qemu is not None and wanted != "unicorn" else []
-    choices += ["run `pip install unicorn`"] if board.unicorn is not None and wanted != "qemu" else []
-    what = " or ".join(choices) or f"its file has no [{wanted}]"
+    commands = [board.qemu.command] if board.qemu is not None and wanted != "unicorn" else []
+    wheels = ["unicorn"] if board.unicorn is not None and wanted != "qemu" else []
+    what = routes(commands, wheels) or f"its file has no [{wanted}]"
     raise BackendError(f"no emulator for {board.name}: {what}")

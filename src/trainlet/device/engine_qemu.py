@@ -12,7 +12,7 @@ from trainlet.device.counting import counter_library, function_table, read_count
 from trainlet.device.engine import Run
 from trainlet.errors import BackendError
 
-NO_COUNTS = "total 0"
+NO_COUNTS = "total 0 0 0 0"
 LAST_OF_INTERFACE_1 = 8  # QEMU 9 wants plugins of interface version 2
 
 
@@ -30,7 +30,7 @@ def run_qemu(
     (folder / "functions.txt").write_text(function_table(image))
     command = [
         qemu.command, "-M", qemu.machine, "-display", "none", "-monitor", "none", "-serial", "none",
-        "-semihosting-config", "enable=on,target=native", *(_plugin(image, qemu) if counted else ()),
+        "-semihosting-config", "enable=on,target=native", *(_plugin(image, qemu, folder) if counted else ()),
         *(("-bios", "none") if qemu.machine == "virt" else ()), "-kernel", str(image.elf.path.resolve()),
     ]  # fmt: skip
     try:
@@ -49,10 +49,15 @@ def run_qemu(
     return Run(data, console, done.returncode, read_counts(counts, str(image.manifest["prefix"])))
 
 
-def _plugin(image: Image, qemu: Qemu) -> tuple[str, str]:
+def _plugin(image: Image, qemu: Qemu, folder: Path) -> tuple[str, str]:
+    """The options that load the counter; its files go to `folder`."""
     ram = image.elf.address("tl_stack_limit"), image.elf.address("tl_context_end")
+    origin, code = image.code
+    (folder / "code.bin").write_bytes(code)
     plugin = counter_library("qemu.c", {"QEMU_API_VERSION": str(_interface(qemu.command))})
-    return "-plugin", f"{plugin},table=functions.txt,result=counts.txt,fence={ram[0]:x}:{ram[1]:x}"
+    files = "table=functions.txt,result=counts.txt,code=code.bin"
+    numbers = f"origin={origin:x},thumb={int(image.elf.thumb)},fence={ram[0]:x}:{ram[1]:x}"
+    return "-plugin", f"{plugin},{files},{numbers}"
 
 
 def _counts(path: Path) -> str | None:

@@ -267,9 +267,9 @@ class _Counter:
         image, self.uc = machine.image, machine.uc
         table, result = folder / "functions.txt", folder / "counts.txt"
         table.write_text(function_table(image))
-        origin = image.place.flash
-        size = max(s.address + len(s.data) for s in image.elf.segments if s.address >= origin) - origin
-        self.code = ctypes.create_string_buffer(bytes(self.uc.mem_read(origin, size)), size)
+        origin, code = image.code
+        size = len(code)
+        self.code = ctypes.create_string_buffer(code, size)
         # A copy, because its counters are the library's own variables: each run starts from a fresh load.
         with TemporaryDirectory(prefix="trainlet-") as place:
             fresh = shutil.copy(counter_library("unicorn.c"), place)

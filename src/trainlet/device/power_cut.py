@@ -127,7 +127,7 @@ def power_cuts(
         job = replace(make_job(manifest, data, steps, lr, calls_per_update), save_every=save_every)
         work = Path(scratch) / "run"
         image = build_firmware(folder, part, work, place, compiler, offsets, keeps=True)
-        bench = _Bench(image, part, chosen, work, timeout_s, job)
+        bench = Bench(image, part, chosen, work, timeout_s, job)
         return bench.sweep(*run_host_saving(folder, part, job), cuts)
 
 
@@ -144,7 +144,7 @@ def _check(manifest: dict[str, Any], steps: int, save_every: int, calls_per_upda
 
 
 @dataclass
-class _Bench:
+class Bench:
     """A board with its firmware, power supply and flash."""
 
     image: Image
@@ -171,7 +171,7 @@ class _Bench:
     def boot(self, cut_at: int | None = None, tear: int = 0) -> Boot | None:
         """One boot; None where its power was cut."""
         job = self.job if cut_at is None else replace(self.job, cut_at=cut_at, tear=tear)
-        run = run_image(self.image, self.part, self.engine, job, self.folder, self.timeout_s)
+        run = run_image(self.image, self.part, self.engine, job, self.folder, self.timeout_s, counted=False)
         return None if run.exit_code == EXIT_POWER_CUT else self.decode(run.result)
 
     def decode(self, result: bytes) -> Boot:

@@ -104,19 +104,26 @@ class EmulationReport:
                 "step_backward_and_update": step.instructions - forward,
                 "each_step": [s.instructions for s in self.steps],
             },
+            "transfers": {"predict": _transfers(self.predict), "step": _transfers(step)},
             "kernels": {"predict": _kernels(self.predict), "step": _kernels(step)},
             "projected_ms": {
-                "predict": board.milliseconds(self.predict.instructions),
-                "step": board.milliseconds(step.instructions),
+                "predict": board.milliseconds(self.predict.instructions, self.predict.extra_words),
+                "step": board.milliseconds(step.instructions, step.extra_words),
             },
             "assumption": board.assumption,
         }
 
 
 def _kernels(region: Region) -> dict[str, dict[str, int]]:
+    extra = region.kernel_extra_words()
     return {
-        name: {"calls": calls, "instructions": count} for name, (calls, count) in region.kernels().items()
+        name: {"calls": calls, "instructions": count, "extra_words": extra.get(name, 0)}
+        for name, (calls, count) in region.kernels().items()
     }
+
+
+def _transfers(region: Region) -> dict[str, int]:
+    return {"loads": region.loads, "stores": region.stores, "extra_words": region.extra_words}
 
 
 def memory_use(image: Image, board: Board, stack_bytes: int) -> MemoryUse:
@@ -142,15 +149,16 @@ def merge_updates(counts: Counts, train: str) -> tuple[Region, ...]:
             steps.append(region)
         elif region.name == "apply":
             last = steps.pop()
-            calls = last.calls + region.calls
-            steps.append(Region(last.name, last.instructions + region.instructions, calls))
+            sums = (getattr(last, k) + getattr(region, k) for k in ("loads", "stores", "extra_words"))
+            both = last.instructions + region.instructions
+            steps.append(Region(last.name, both, last.calls + region.calls, *sums))
     return tuple(steps)
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:
     """The report of `as_dict` as lines of plain text."""
     ram, flash, n = report["ram_bytes"], report["flash_bytes"], report["instructions"]
-    ms = report["projected_ms"]
+    ms, t = report["projected_ms"], report["transfers"]["step"]
     same = "bit for bit as on this machine" if report["identical"] else f"DIFFERS: {report['difference']}"
     losses = report["losses"]
     lines = [
@@ -161,8 +169,10 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
         f"  flash  {flash['total']:>11,} of {flash['budget']:,}   .text {flash['text']:,} "
         f"+ .data {flash['data']:,}",
         f"  predict {n['predict']:>13,} instructions   {ms['predict']:,.1f} ms",
-        f"  step    {n['step']:>13,} instructions   {ms['step']:,.1f} ms   forward {n['step_forward']:,}, "
-        f"backward and update {n['step_backward_and_update']:,}",
+        f"  step    {n['step']:>13,} instructions   {ms['step']:,.1f} ms   "
+        f"forward {n['step_forward']:,}, backward and update {n['step_backward_and_update']:,}",
+        f"  of these {t['loads']:,} load and {t['stores']:,} store; they move {t['extra_words']:,} words "
+        "beyond one each",
         f"  {report['assumption']}",
         "  kernel of a step                        calls  instructions   share",
     ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from trainlet.errors import GraphError, ModelError
-from trainlet.frontends import onnx_elementwise, onnx_shapes, onnx_window  # noqa: F401  (register importers)
+from trainlet.frontends import onnx_elementwise, onnx_norm, onnx_shapes, onnx_window  # noqa: F401  (importers)
 from trainlet.frontends.importing import IMPORTERS, Import, Unsupported
 from trainlet.frontends.layout import Placed, channels_last, order_of
 from trainlet.frontends.network import Layer, Network
@@ -18,6 +18,7 @@ from trainlet.ir.graph import Graph, Shape, Value
 _WINDOWS = {"Conv", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "BatchNormalization"}
 _INDIFFERENT = {
     "Add", "Sub", "Mul", "Div", "Neg", "Relu", "Clip", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid",
+    "Gelu", "Erf", "Silu",
     "Identity", "Dropout", "Cast", "Pad", "Slice", "Split", "Concat",
 }  # fmt: skip
 
@@ -27,10 +28,9 @@ _ADVICE = {
         ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "ConvInteger"),
         "bring the float model, trainlet quantizes it",
     ),
-    **dict.fromkeys(("Erf", "Gelu", "Mish", "Elu", "LeakyRelu", "PRelu"), "use Relu, HardSwish or Sigmoid"),
+    **dict.fromkeys(("Mish", "Elu", "LeakyRelu", "PRelu"), "use Relu, HardSwish or Sigmoid"),
     "LogSoftmax": "leave it out, the loss contains it",
     "Resize": "leave it out and resize the data",
-    "LayerNormalization": "use BatchNormalization",
     "InstanceNormalization": "use BatchNormalization",
 }
 
@@ -98,7 +98,7 @@ def _import_layers(ctx: Import) -> None:
         unknown |= set(layer.outputs)
     if problems:
         count = f"{len(problems)} layer{'s' if len(problems) > 1 else ''}"
-        advice = "replace them in the model and export it again"
+        advice = "replace them in the model" + (" and export it again" if "." in ctx.model.file else "")
         raise ModelError(f"{ctx.model.file}: {count} cannot be imported ({advice}): " + "; ".join(problems))
 
 

@@ -30,10 +30,16 @@ def _unary(ctx: Import, layer: Layer, op: str, attrs: Attrs | None = None) -> No
     ctx.known[layer.output] = Placed(ctx.emit(op, [x.value], attrs, layer.output), x.shape, x.order)
 
 
-@importer("Sigmoid", "Tanh", "HardSwish")
+@importer("Sigmoid", "Tanh", "HardSwish", "Erf", "Silu")
 def same_name(ctx: Import, layer: Layer) -> None:
     """Operators that are ours under the same name."""
     _unary(ctx, layer, layer.op)
+
+
+@importer("Gelu")
+def gelu(ctx: Import, layer: Layer) -> None:
+    """x times the normal distribution function, or its approximation by tanh."""
+    _unary(ctx, layer, "GeluTanh" if layer.attrs.get("approximate", "none") == "tanh" else "Gelu")
 
 
 @importer("HardSigmoid")
@@ -165,8 +171,7 @@ def common_permutation(operands: Iterable[Operand], rank: int) -> tuple[int, ...
     return min(candidates, key=moved)
 
 
-@importer("BatchNormalization")
-def batch_norm(ctx: Import, layer: Layer) -> None:
+def batch_norm_layer(ctx: Import, layer: Layer) -> None:
     """x * factor + offset by channel, where it could not be folded into the layer before."""
     x = ctx.placed(layer, 0)
     factor, offset, gamma, beta = batch_norm_affine(ctx, layer)

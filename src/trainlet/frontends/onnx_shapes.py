@@ -109,6 +109,21 @@ def concat(ctx: Import, layer: Layer) -> None:
     ctx.define(layer.output, value, tuple(shape), perm)
 
 
+@importer("Expand")
+def expand(ctx: Import, layer: Layer) -> None:
+    """x repeated along its dimensions of size 1 to a known shape."""
+    x, wanted = ctx.placed(layer, 0), tuple(int(d) for d in ctx.array(layer, 1, "shape").data.reshape(-1))
+    old = (1,) * (len(wanted) - len(x.shape)) + x.shape
+    shape = np.broadcast_shapes(old, wanted)
+    if shape == x.shape:
+        ctx.known[layer.output] = x
+        return
+    perm = permutation(x.order, old) or tuple(range(len(old)))
+    value = ctx.arrange(Placed(x.value, old, x.order), perm)
+    attrs = {"shape": tuple(shape[p] for p in perm)}
+    ctx.define(layer.output, ctx.emit("Expand", [value], attrs, layer.output), shape, perm)
+
+
 @importer("Pad")
 def pad(ctx: Import, layer: Layer) -> None:
     """x surrounded by a constant."""

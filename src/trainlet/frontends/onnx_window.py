@@ -14,6 +14,7 @@ from trainlet.frontends.layout import (
     channels_last,
     flat_index,
     order_of,
+    permutation,
     rows_and_columns,
 )
 from trainlet.frontends.network import Layer
@@ -115,7 +116,7 @@ def absorb(ctx: Import, affine: Affine, rank: int, channel_axis: int) -> Affine:
     reads what is between. `rank` and `channel_axis` are those of the layer's result in the user's layout."""
     while (reader := ctx.only_reader(affine.output)) is not None:
         folded = None
-        if reader.op == "BatchNormalization" and channel_axis == 1:
+        if reader.op == "BatchNormalization" and channel_axis == 1 and not reader.attrs.get("batch"):
             folded = _fold_batch_norm(ctx, affine, reader)
         elif reader.op == "Add" and affine.bias is None:
             folded = _fold_add(ctx, affine, reader, rank, channel_axis)
@@ -221,12 +222,15 @@ def matmul(ctx: Import, layer: Layer) -> None:
 
 
 def _matrix(ctx: Import, x: Placed) -> tuple[Value, bool]:
-    """x ready for MatMul, and whether it is stored transposed (which costs nothing)."""
+    """x ready for MatMul, and whether it is stored transposed (which costs nothing): as it is where it lies
+    right either way, else so that its fastest dimension stays the fastest."""
     plain = tuple(range(len(x.shape)))
     swapped = (*plain[:-2], plain[-1], plain[-2])
-    if x.order == order_of(x.shape, swapped) != order_of(x.shape):
-        return ctx.arrange(x, swapped), True
-    return ctx.arrange(x, plain), False
+    if x.order == order_of(x.shape):
+        return ctx.arrange(x, plain), False
+    now = permutation(x.order, x.shape)
+    turned = x.order == order_of(x.shape, swapped) or (now is not None and now[-1] == plain[-2])
+    return ctx.arrange(x, swapped if turned else plain), turned
 
 
 def linear(ctx: Import, x: Placed, affine: Affine, perm: tuple[int, ...]) -> None:

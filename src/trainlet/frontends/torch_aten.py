@@ -33,8 +33,8 @@ class Translation:
     result is called in the network.
     """
 
-    def __init__(self, exported: Exported) -> None:
-        self.exported = exported
+    def __init__(self, exported: Exported, norm: str) -> None:
+        self.exported, self.norm = exported, norm
         self.layers: list[Layer] = []
         self.initializers: dict[str, np.ndarray] = {}
         self.known: dict[str, Any] = {}
@@ -57,14 +57,12 @@ class Translation:
                 continue
             try:
                 if target not in ATEN:
-                    raise Unsupported(f"{target} is not an operator trainlet has{ADVICE.get(target, '')}")
+                    raise Unsupported(f"is not an operator trainlet has{ADVICE.get(target, '')}")
                 ATEN[target](self, node)
             except Unsupported as reason:
-                self.layer(
-                    target,
-                    node.all_input_nodes,
-                    {"reason": f"{target} {reason}" if target not in str(reason) else str(reason)},
-                )
+                op = target if "." in target else f"torch.{target}"  # torch.cond has no overloads
+                known = [n for n in node.all_input_nodes if n.name in self.names]
+                self.layer(op, known, {"reason": f"{op} {reason}"})
 
     def is_known(self, node: Any) -> bool:
         """Whether a node's result follows from the module alone; no operator here is random in evaluation."""
@@ -140,6 +138,9 @@ def argument(node: Any, index: int, name: str, default: Any = None) -> Any:
 
 
 ADVICE = {
+    "cond": "; use torch.where",
+    "aten.index.Tensor": "; the size of what it picks depends on data, use torch.where or a slice",
+    "aten.nonzero.default": "; its size depends on data, use torch.where",
     "aten._log_softmax.default": "; leave it out, the loss contains it",
     "aten._native_batch_norm_legit.no_stats": "; it uses batch statistics even in evaluation: give the layer "
     "running ones (track_running_stats=True)",
@@ -163,15 +164,20 @@ def convolution(t: Translation, n: Any) -> None:
 @aten("_native_batch_norm_legit_no_training")
 def batch_norm(t: Translation, n: Any) -> None:
     """(x, gamma?, beta?, mean, variance, momentum, eps) -> y and two results nobody reads."""
-    x, gamma, beta, mean, variance, _, eps = n.args
-    stem = t.names[mean.name].rpartition(".")[0] or n.name
-    size = shape_of(mean)
+    x, gamma, beta, mean, variance, momentum, eps = n.args
+    attrs = {"epsilon": float(eps)}
+    if t.norm == "batch":
+        if not momentum:
+            raise Unsupported("averages its statistics over all batches (momentum=None); give it a momentum")
+        attrs |= {"batch": True, "momentum": float(momentum)}
+        t.layer("BatchNormalization", [x, gamma, beta, mean, variance], attrs)
+        return
     names = [t.name(x), t.name(gamma), t.name(beta)]
     for i, (suffix, fill) in enumerate((("weight", 1.0), ("bias", 0.0)), start=1):
         if not names[i]:  # affine=False
-            names[i] = f"{stem}.{suffix}"
-            t.initializers[names[i]] = np.full(size, fill, np.float32)
-    t.layer("BatchNormalization", [*names, mean, variance], {"epsilon": float(eps)})
+            names[i] = f"{t.names[mean.name].rpartition('.')[0]}.{suffix}"
+            t.initializers[names[i]] = np.full(shape_of(mean), fill, np.float32)
+    t.layer("BatchNormalization", [*names, mean, variance], attrs)
 
 
 @aten("addmm")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -29,25 +31,56 @@ class Exported:
     inputs: tuple[str, ...]
     outputs: tuple[Any, ...]
     mutated: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
-def export(module: Any, example_inputs: Sequence[Any]) -> Exported:
-    """The module in evaluation mode for one sample of the example inputs' shapes.
+def export(module: Any, example: Any, batch: int) -> Exported:
+    """The module in evaluation mode for `batch` samples of the example's shape (N, ...).
 
-    The module is left as it was. Raises ModelError where it cannot be one static graph, naming the line.
+    The module is left as it was. A module that is not one static graph comes back with `problems`, and with a
+    graph of what its branches were for the example, so that other problems can be found as well.
+    Raises ModelError where not even that is possible.
     """
     import torch
 
     name = type(module).__name__
-    args = tuple(x[:1].detach() if isinstance(x, torch.Tensor) and x.ndim else x for x in example_inputs)
-    with evaluation(module), warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
+    args = (example[:1].detach().expand(batch, *example.shape[1:]).contiguous(),)
+    problems: tuple[str, ...] = ()
+    with evaluation(module), _silence(), torch.no_grad():
         try:
             program = torch.export.export(module, args)
         except Exception as error:  # dynamo, the symbolic shapes and the module itself each raise their own
-            raise ModelError(_not_static(name, error)) from None
+            program, problems = _draft(name, module, args, error)
         program = program.run_decompositions(_decompositions())
-    return _read(name, program)
+    return _read(name, program, problems)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """What torch.export logs and prints on its way to an error is said by our own message."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _draft(name: str, module: Any, args: tuple[Any, ...], error: Exception) -> tuple[Any, tuple[str, ...]]:
+    """The graph for this very example, and every place where it depends on the example's values."""
+    import torch
+
+    try:
+        program: Any = torch.export.draft_export(module, args)
+        frames = [f.data["user_stack"][-1] for f in program._report.failures]
+        lines = [f"line {f['line']}: {f['loc']}" for f in frames]
+    except Exception:  # a report of failures has no contract of its own
+        raise ModelError(_not_static(name, error)) from None
+    if not lines:
+        raise ModelError(_not_static(name, error))
+    return program, tuple(dict.fromkeys(f"depends on the values of tensors at {line}" for line in lines))
 
 
 @contextmanager
@@ -72,7 +105,7 @@ def _decompositions() -> Any:
     return table
 
 
-def _read(name: str, program: Any) -> Exported:
+def _read(name: str, program: Any, problems: tuple[str, ...]) -> Exported:
     signature, state = program.graph_signature, {**program.state_dict, **program.constants}
     named = {
         **signature.inputs_to_parameters,
@@ -86,7 +119,7 @@ def _read(name: str, program: Any) -> Exported:
     results = next(n for n in nodes if n.op == "output").args[0]
     outputs = tuple(r for r in results if hasattr(r, "name") and r.name not in written)
     inputs = tuple(str(i) for i in signature.user_inputs if i in placeholders)
-    return Exported(name, nodes, tensors, inputs, outputs, tuple(written.values()))
+    return Exported(name, nodes, tensors, inputs, outputs, tuple(written.values()), problems)
 
 
 def module_path(node: Any) -> str:

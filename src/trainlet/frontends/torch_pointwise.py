@@ -25,10 +25,10 @@ def clamp(t: Translation, n: Any) -> None:
     t.layer("Clip", [n.args[0], lo, hi])
 
 
-@aten("sigmoid", "tanh", "hardswish", "neg")
+@aten("sigmoid", "tanh", "hardswish", "neg", "erf")
 def activation(t: Translation, n: Any) -> None:
     """Operators that ONNX has under the same name."""
-    names = {"sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish", "neg": "Neg"}
+    names = {"sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish", "neg": "Neg", "erf": "Erf"}
     t.layer(names[str(n.target).split(".")[1]], [n.args[0]])
 
 
@@ -41,7 +41,21 @@ def hard_sigmoid(t: Translation, n: Any) -> None:
 @aten("silu")
 def silu(t: Translation, n: Any) -> None:
     """x sigmoid(x)."""
-    t.layer("Mul", [n.args[0], t.layer("Sigmoid", [n.args[0]], output=t.between("sigmoid"))])
+    t.layer("Silu", [n.args[0]])
+
+
+@aten("gelu")
+def gelu(t: Translation, n: Any) -> None:
+    """x times the normal distribution function, or its approximation by tanh."""
+    t.layer("Gelu", [n.args[0]], {"approximate": n.kwargs.get("approximate", "none")})
+
+
+@aten("native_layer_norm", "layer_norm")
+def layer_norm(t: Translation, n: Any) -> None:
+    """(x, shape of what is normalized, gamma?, beta?, eps)."""
+    x, shape, gamma, beta = (argument(n, i, "") for i in range(4))
+    attrs = {"axis": -len(shape), "epsilon": float(argument(n, 4, "eps", 1e-5))}
+    t.layer("LayerNormalization", [x, gamma, beta], attrs)
 
 
 @aten("add.Tensor", "add.Scalar", "sub.Tensor", "sub.Scalar", "rsub.Scalar")
@@ -82,22 +96,37 @@ def softmax(t: Translation, n: Any) -> None:
     t.layer("Softmax", [n.args[0]], {"axis": n.args[1]})
 
 
-@aten("clone", "alias", "detach", "lift_fresh_copy", "contiguous", "dropout", "_to_copy", "expand")
+@aten("clone", "alias", "detach", "lift_fresh_copy", "contiguous", "dropout", "_to_copy")
 def same(t: Translation, n: Any) -> None:
-    """Nothing happens: a copy, a dropout in evaluation, an expand to the shape it has."""
+    """Nothing happens: a copy, a dropout in evaluation."""
     x, target = n.args[0], str(n.target)
     if "dropout" in target and n.args[2]:
         raise Unsupported("drops at random even in evaluation; call it with training=self.training")
     if n.meta["val"].dtype != x.meta["val"].dtype:
         raise Unsupported(f"casts to {n.meta['val'].dtype}; keep activations in float32")
-    if shape_of(n) != shape_of(x):
-        raise Unsupported(f"repeats {shape_of(x)} to {shape_of(n)}; let the arithmetic after it broadcast")
     t.same(n, x)
 
 
 @aten("_assert_tensor_metadata", "_assert_scalar")
 def nothing(t: Translation, n: Any) -> None:
     """A check at run time of what is static here."""
+
+
+@aten("expand")
+def expand(t: Translation, n: Any) -> None:
+    """x repeated along its dimensions of size 1; arithmetic broadcasts without that."""
+    if shape_of(n) == shape_of(n.args[0]) or all(_broadcasts(user, n) for user in n.users):
+        t.same(n, n.args[0])
+    else:
+        t.layer("Expand", [n.args[0], t.constant(np.array(shape_of(n), np.int64))])
+
+
+def _broadcasts(user: Any, expanded: Any) -> bool:
+    """Whether `user` is arithmetic whose other operand has the result's shape already."""
+    if not str(user.target).startswith(("aten.add.", "aten.sub.", "aten.mul.", "aten.div.")):
+        return False
+    others = [a for a in user.args if hasattr(a, "target") and a is not expanded]
+    return any(shape_of(a) == shape_of(user) and "expand" not in str(a.target) for a in others)
 
 
 def getitem(t: Translation, n: Any) -> None:

@@ -126,6 +126,9 @@ class Graph:
         for name in ("constants", "state", "updates", "placed"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
+    def __deepcopy__(self, memo: object) -> Graph:
+        return self  # immutable: a copy would be equal for ever
+
     def producers(self) -> dict[str, Node]:
         """Value name -> the node that defines it."""
         return {out.name: node for node in self.nodes for out in node.outputs}

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
+
 from trainlet.errors import GraphError, ModelError
-from trainlet.ir import Graph, GraphBuilder, Node, Value
+from trainlet.ir import Graph, GraphBuilder, Node, Tensor, Value
 from trainlet.ir.graph import Attr
 
 # Attributes that hold a result's shape, batch included.
-BATCHED = {"Reshape": "shape", "Slice": "sizes", "ReduceSum": "shape"}
+WEIGHTED = ("Conv", "ConvInteger", "Gemm")
+BATCHED = {"Reshape": "shape", "Slice": "sizes", "ReduceSum": "shape", "Expand": "shape"}
 
 
 def rebatch(graph: Graph, batch: int) -> Graph:
@@ -19,13 +24,15 @@ def rebatch(graph: Graph, batch: int) -> Graph:
     if batch == old:
         return graph
     b = GraphBuilder(graph.name)
-    b.constants = dict(graph.constants)
-    env: dict[str, Value] = {k: t.value for k, t in graph.constants.items()}
+    b.constants = {k: _once(t, graph, old) for k, t in graph.constants.items()}
+    env: dict[str, Value] = {k: t.value for k, t in b.constants.items()}
     b._names |= set(env)
     for v in graph.inputs:
         env[v.name] = b.input(v.name, v.dtype, (batch, *v.shape[1:]), v.quant)
     for node in graph.nodes:
         inputs = [None if v is None else env[v.name] for v in node.inputs]
+        if node.op == "Concat" and node.attrs["axis"] != 0:
+            inputs = [_repeated(b, v, batch) for v in inputs]
         y, attrs = node.output, _attrs(node, old, batch)
         mixes = f"{node.op} at {node.source or y.name} mixes samples: batch must stay {old}"
         try:
@@ -36,6 +43,27 @@ def rebatch(graph: Graph, batch: int) -> Graph:
             raise ModelError(mixes)
         env[y.name] = new
     return b.build([env[v.name] for v in graph.outputs])
+
+
+def _once(t: Tensor, graph: Graph, old: int) -> Tensor:
+    """A constant that holds the same for each of several samples (an expanded class token), for one."""
+    data = t.data
+    same = old > 1 and data.ndim > 1 and len(data) == old and bool((data == data[:1]).all())
+    operand = any(
+        v.name == t.value.name and len(v.shape) == len(n.output.shape) and n.op not in WEIGHTED
+        for n in graph.nodes
+        for v in n.operands()
+    )
+    if not same or not operand:
+        return t
+    return Tensor(replace(t.value, shape=(1, *data.shape[1:])), np.ascontiguousarray(data[:1]))
+
+
+def _repeated(b: GraphBuilder, x: Value | None, batch: int) -> Value | None:
+    """A constant that is concatenated to every sample, once a sample."""
+    if x is None or x.name not in b.constants or x.shape[0] != 1 or batch == 1:
+        return x
+    return b.add("Expand", [x], {"shape": (batch, *x.shape[1:])}, name=f"{x.name}/repeated")
 
 
 def _attrs(node: Node, old: int, batch: int) -> dict[str, Attr]:

@@ -20,6 +20,7 @@ from types import MappingProxyType
 from trainlet.errors import SchemeError
 from trainlet.ir import Graph, Node, Value
 from trainlet.ir.ops.stream import (
+    KIND_OF,
     MOST_READERS,
     STAGES,
     encode,
@@ -55,17 +56,18 @@ def stream_rows(graph: Graph, enough_bytes: int = 0) -> Graph:
 
 
 def _streamable(node: Node) -> bool:
-    """A frozen convolution of rank 2 or a sum, of int8, without a mask."""
-    if len(node.outputs) > 1 or len(node.output.shape) != 4 or node.output.quant is None:
+    """A frozen convolution of rank 2, a maximum or a sum, of int8, without a mask."""
+    y = node.output
+    if len(node.outputs) > 1 or y.dtype != "s8" or len(y.shape) != 4 or y.quant is None:
         return False
-    if node.op == "QLinearAdd":
-        return isinstance(node.output.quant.scale, float)
-    if node.op != "QLinearConv" or len(node.inputs) > 4:
+    if node.op not in KIND_OF or not isinstance(y.quant.scale, float) or len(node.inputs) > 4:
         return False
-    w, bias = node.inputs[1:3]
-    frozen = w is not None and w.dtype == "s8" and bias is not None and bias.dtype == "s32"
+    if node.op == "QLinearConv":
+        w, bias = node.inputs[1:3]
+        if w is None or w.dtype != "s8" or bias is None or bias.dtype != "s32":
+            return False
     s = stage_window(node)
-    return frozen and s.pt < (s.kh - 1) * s.dh + 1 and max(s.h, s.oh) < 2**15
+    return s.pt < (s.kh - 1) * s.dh + 1 and max(s.h, s.oh) < 2**15
 
 
 def _runs(graph: Graph) -> Iterator[tuple[int, int]]:
@@ -181,7 +183,7 @@ def _image_bytes(run: _Run) -> int:
 def _repacking(node: Node) -> float:
     """Instructions that packing weights once a row takes beyond once, as measured on a Cortex-M7."""
     s = stage_window(node)
-    if node.op == "QLinearAdd":
+    if node.op != "QLinearConv":
         return 0.0
     taps = s.kh * s.kw
     once = s.o * (12 * taps + 30) if s.depthwise else s.o * (1.5 * taps * s.c // s.groups + 30)

@@ -95,7 +95,7 @@ class Program:
     def saved_bytes(self) -> dict[str, int]:
         """Technique -> bytes by which the peak of the training function would be higher without it."""
         name = "step" if "step" in self.functions else "accumulate"
-        return savings(self.module.functions[name], self.main.graph)
+        return savings(replace(self.module.functions[name], placed=self.main.graph.placed), self.main.graph)
 
     @property
     def sample(self) -> str:
@@ -112,6 +112,10 @@ class Program:
         """Everything the program touches but the stack, and samples that stay with the caller."""
         return self.bytes["arena"] + self.bytes["state"] + self.bytes["scratch"]
 
+    def over(self, budget_bytes: int) -> BudgetError:
+        """The error for a budget that RAM exceeds; it names what is alive at the peak."""
+        return BudgetError(over_budget(self, budget_bytes))
+
 
 def plan(
     module: TrainingModule,
@@ -122,16 +126,18 @@ def plan(
     alignment: int = ALIGNMENT,
     finish: Callable[[Graph], Graph] = lambda graph: graph,
     sample: str = "arena",
+    arena_target_bytes: int | None = None,
 ) -> Program:
     """Order, offsets and sizes of every function; scratch(node) is what the backend's kernel needs.
 
     Functions run one at a time and share the arena. `passes`: other than all of them, in order; `finish`: the
     backend's own, after them. `alignment`: of every tensor, in bytes. `sample`: where samples are, "arena" or
-    one of PLACES (Graph.placed says what that means).
+    one of PLACES (Graph.placed says what that means). arena_target_bytes: activations are recomputed until
+    the arena is as small as this, where that helps.
     Raises BudgetError, naming what is alive at the peak, when arena + state + scratch exceed budget_bytes;
     SchemeError where samples cannot come by rows.
     """
-    optimized = _optimized(module, passes, watch, sample)
+    optimized = _optimized(module, passes, watch, sample, arena_target_bytes)
     graphs = {name: finish(graph) for name, graph in optimized.items()}
     state = {k: t for g in graphs.values() for k, t in g.state.items()}
     constants = {k: t for g in graphs.values() for k, t in g.constants.items()}
@@ -146,12 +152,16 @@ def plan(
     name = module.functions["predict"].name.removesuffix(".predict")
     program = Program(name, module, functions, constants, state, offsets, sizes)
     if budget_bytes is not None and program.ram_bytes > budget_bytes:
-        raise BudgetError(over_budget(program, budget_bytes))
+        raise program.over(budget_bytes)
     return program
 
 
 def _optimized(
-    module: TrainingModule, passes: Sequence[str] | None, watch: Watch, sample: str
+    module: TrainingModule,
+    passes: Sequence[str] | None,
+    watch: Watch,
+    sample: str,
+    arena_target_bytes: int | None,
 ) -> dict[str, Graph]:
     """Every function after the passes; the others need not be smaller than the one that trains."""
     x = module.functions["predict"].inputs[0].name
@@ -161,7 +171,7 @@ def _optimized(
         graph = module.functions[name]
         if sample != "arena" and any(v.name == x for v in graph.inputs):
             graph = replace(graph, placed={x: sample})
-        graphs[name] = run_passes(graph, passes, watch, enough)
+        graphs[name] = run_passes(graph, passes, watch, enough, arena_target_bytes)
         enough = max(enough, lower_bound(graphs[name]))
     return {name: graphs[name] for name in module.functions}
 

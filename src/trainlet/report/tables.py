@@ -121,3 +121,15 @@ def training_table(report: Report) -> Table:
     table.add_row("RAM, planned", f"{ram['total']:,} bytes")
     table.add_row("time", f"{report['seconds']:.1f} s")
     return table
+
+
+def front_table(chosen: Any) -> Table:
+    """The schemes that `search` compared; the chosen one is marked."""
+    from trainlet.choose.report import table
+
+    titles, rows = table(chosen)
+    shown = _table("\nschemes", **{t: "left" if i == 0 else "right" for i, t in enumerate(titles)})
+    for is_chosen, cells in rows:
+        marked = is_chosen and cells[0] != "chosen"
+        shown.add_row(f"{cells[0]} (chosen)" if marked else cells[0], *cells[1:])
+    return shown

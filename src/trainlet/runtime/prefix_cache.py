@@ -1,53 +1,193 @@
-"""Activations behind the frozen prefix, kept per sample: a sample seen before skips the prefix, exactly."""
+"""Activations behind the frozen prefix, kept per sample: a sample seen before skips the prefix."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from trainlet.errors import DataError
 from trainlet.ir.graph import DTYPES
 from trainlet.runtime.host import HostProgram
 
+PRECISIONS = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes an element
+LIMIT_BYTES = 2 * 2**30
+Load = Callable[[np.ndarray], np.ndarray]
 
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """Where activations are kept. `file`: on disk, overwritten (None: in memory). `limit_bytes`: a larger
+    cache is not begun. precision: "fp32" is exact; "fp16" and "int8" (one scale a sample and tensor) take a
+    half and a quarter of the bytes, and PrefixCache.worst_error says what that costs."""
+
+    file: Path | None = None
+    limit_bytes: int = LIMIT_BYTES
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise DataError(f"precision {self.precision!r} is none of {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One tensor of the boundary: bytes of one sample as the program has it, and as it is stored."""
+
+    kind: str  # "as it is", "fp16", "int8"
+    bytes: int
+    stored_bytes: int
+
+
+@dataclass
 class PrefixCache:
-    """Boundary bytes of every sample of a set, for one function of a program.
+    """Boundary of every sample of a set, for one function of a program.
 
-    Valid only while a sample's input does not change: not with augmentation.
+    Valid only while a sample's input does not change: not with augmentation. `worst_error`: largest
+    difference between a stored activation and the true one, relative to the largest activation of its sample
+    and tensor.
     """
 
-    def __init__(self, host: HostProgram, function: str, samples: int) -> None:
-        self.host, self.function = host, function
-        self.group = 1 if function == "predict" else host.batch
-        shapes = host.boundary_shapes(function)
-        self._bytes = [math.prod(s[1:]) * DTYPES[d][1] // 8 for d, s in shapes]
-        self._rows = np.zeros((samples, sum(self._bytes)), np.uint8)
-        self._known = np.zeros(samples, bool)
+    host: HostProgram
+    function: str
+    samples: int
+    options: CacheOptions = field(default_factory=CacheOptions)
+    worst_error: float = 0.0
+    computed: int = 0  # samples whose prefix ran
+    skipped: int = 0  # samples whose prefix did not have to
+    prefix_seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.group = 1 if self.function == "predict" else self.host.batch
+        self._parts = _parts(self.host, self.function, self.options.precision)
+        width = sum(p.stored_bytes for p in self._parts)
+        self.bytes = self.samples * width
+        self._rows = _rows(self.options.file, (self.samples, width))
+        self._known = np.zeros(self.samples, bool)
 
     @staticmethod
-    def bytes_needed(host: HostProgram, function: str, samples: int) -> int | None:
+    def bytes_needed(
+        host: HostProgram, function: str, samples: int, options: CacheOptions | None = None
+    ) -> int | None:
         """Size of a full cache; None where the prefix is empty or mixes samples."""
         group = 1 if function == "predict" else host.batch
         shapes = host.boundary_shapes(function)
-        if not host.manifest["functions"][function]["prefix_steps"] or any(s[0] != group for _, s in shapes):
+        empty = not host.manifest["functions"][function]["prefix_steps"]
+        if empty or any(s[:1] != (group,) or d == "u1" for d, s in shapes):
             return None
-        return samples * sum(math.prod(s[1:]) * DTYPES[d][1] // 8 for d, s in shapes)
+        precision = "fp32" if options is None else options.precision
+        return samples * sum(p.stored_bytes for p in _parts(host, function, precision))
 
-    def get(self, indices: np.ndarray, load: object) -> np.ndarray:
+    @property
+    def saved_seconds(self) -> float:
+        """Time that was not spent on prefixes, by the mean of those that ran."""
+        return self.skipped * self.prefix_seconds / self.computed if self.computed else 0.0
+
+    @property
+    def text(self) -> str:
+        """One line for the user."""
+        where = "memory" if self.options.file is None else str(self.options.file)
+        error = "exact" if self.worst_error == 0 else f"largest relative error {self.worst_error:.1e}"
+        return (
+            f"frozen prefix skipped for {self.skipped:,} of {self.skipped + self.computed:,} samples: "
+            f"{self.saved_seconds:.2f} s saved, {self.bytes:,} bytes in {where} "
+            f"({self.options.precision}, {error})"
+        )
+
+    def get(self, indices: np.ndarray, load: Load) -> np.ndarray:
         """Boundary of the samples at `indices` (group of them); load(indices) gives samples not seen yet."""
         if not self._known[indices].all():
-            self._store(indices, self.host.prefix(self.function, load(indices)))  # type: ignore[operator]
+            started = time.perf_counter()
+            boundary = self.host.prefix(self.function, load(indices))
+            self.prefix_seconds += time.perf_counter() - started
+            self.computed += len(indices)
+            self._store(indices, boundary)
+        else:
+            self.skipped += len(indices)
         rows, parts, at = self._rows[indices], [], 0
-        for size in self._bytes:
-            parts.append(rows[:, at : at + size].reshape(-1))
-            at += size
+        for p in self._parts:
+            parts.append(_unpack(rows[:, at : at + p.stored_bytes], p).reshape(-1))
+            at += p.stored_bytes
         return np.concatenate(parts) if parts else np.empty(0, np.uint8)
 
     def _store(self, indices: np.ndarray, boundary: np.ndarray) -> None:
         source = column = 0
-        for size in self._bytes:
-            block = boundary[source : source + size * self.group].reshape(self.group, size)
-            self._rows[indices, column : column + size] = block
-            source += size * self.group
-            column += size
+        for p in self._parts:
+            block = boundary[source : source + p.bytes * self.group].reshape(self.group, p.bytes)
+            packed = _pack(block, p)
+            self._rows[indices, column : column + p.stored_bytes] = packed
+            if p.kind != "as it is":
+                self.worst_error = max(self.worst_error, _error(block, _unpack(packed, p)))
+            source += p.bytes * self.group
+            column += p.stored_bytes
         self._known[indices] = True
+
+
+def _parts(host: HostProgram, function: str, precision: str) -> list[_Part]:
+    found = []
+    for dtype, shape in host.boundary_shapes(function):
+        size = math.prod(shape[1:])
+        count = size * DTYPES[dtype][1] // 8
+        if dtype != "f32" or precision == "fp32":
+            found.append(_Part("as it is", count, count))
+        else:
+            scale_bytes = 4 if precision == "int8" else 0
+            found.append(_Part(precision, count, size * PRECISIONS[precision] + scale_bytes))
+    return found
+
+
+def _rows(file: Path | None, shape: tuple[int, int]) -> np.ndarray:
+    if file is None:
+        return np.zeros(shape, np.uint8)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return np.memmap(file, np.uint8, "w+", shape=(shape[0], max(1, shape[1])))
+    except OSError as error:
+        raise DataError(f"cannot keep activations in {file}: {error.strerror or error}") from None
+
+
+def _pack(block: np.ndarray, p: _Part) -> np.ndarray:
+    """(group, bytes) -> (group, stored_bytes)."""
+    if p.kind == "as it is":
+        return block
+    real = np.ascontiguousarray(block).view(np.float32)
+    if p.kind == "fp16":
+        limit = np.float32(np.finfo(np.float16).max)
+        return np.clip(real, -limit, limit).astype(np.float16).view(np.uint8)
+    scale = (np.abs(real).max(1, keepdims=True) / np.float32(127)).astype(np.float32)
+    scale[scale == 0] = 1
+    integers = np.rint(real / scale).astype(np.int8)
+    return np.concatenate([scale.view(np.uint8), integers.view(np.uint8)], axis=1)
+
+
+def _unpack(stored: np.ndarray, p: _Part) -> np.ndarray:
+    """(group, stored_bytes) -> (group, bytes)."""
+    if p.kind == "as it is":
+        return stored
+    stored = np.ascontiguousarray(stored)
+    if p.kind == "fp16":
+        return stored.view(np.float16).astype(np.float32).view(np.uint8)
+    scale = np.ascontiguousarray(stored[:, :4]).view(np.float32)
+    return (stored[:, 4:].view(np.int8) * scale).astype(np.float32).view(np.uint8)
+
+
+def _error(true: np.ndarray, stored: np.ndarray) -> float:
+    a, b = (np.ascontiguousarray(x).view(np.float32) for x in (true, stored))
+    largest = np.abs(a).max(1)
+    return float((np.abs(a - b).max(1) / np.where(largest > 0, largest, 1)).max())
+
+
+def prefix_cache(
+    host: HostProgram, function: str, samples: int, options: CacheOptions
+) -> tuple[PrefixCache | None, str]:
+    """A cache for `samples` samples, or why there is none."""
+    needed = PrefixCache.bytes_needed(host, function, samples, options)
+    if needed is None:
+        return None, "no cache: the scheme freezes nothing at the start of the network"
+    if needed > options.limit_bytes:
+        return None, f"no cache: it would take {needed:,} bytes, the limit is {options.limit_bytes:,}"
+    return PrefixCache(host, function, samples, options), "cache"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from trainlet.ir import Graph, Node, Value
 from trainlet.ir.ops.convolution import is_depthwise
 
 WEIGHTED = ("Conv", "ConvInteger", "Gemm")
+NORMS = ("LayerNormalization", "BatchNormalization")
 # Below this weight scale a channel is dead: its weights are all zero, and a gradient divided by the
 # square of the scale explodes. Such channels are never updated.
 DEAD_SCALE = 1e-6
@@ -18,7 +20,11 @@ DEAD_SCALE = 1e-6
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or Gemm with constant weights. `index` counts from 0, head last."""
+    """A convolution or Gemm with constant weights. `index` counts from 0, head last.
+
+    A normalization is one, too, where its scale and offset are trained: its weight (C) is gamma, its bias
+    beta.
+    """
 
     index: int
     node: Node
@@ -54,6 +60,32 @@ def layers(graph: Graph) -> list[Layer]:
         found.append((node, weight, bias if bias is None or bias.name in graph.constants else None))
     head = _head(graph)
     return [Layer(i, n, w, b, n is head) for i, (n, w, b) in enumerate(found)]
+
+
+def norms(graph: Graph) -> list[Layer]:
+    """Every normalization with a constant gamma, in execution order; its index is its place among them."""
+    found = [n for n in graph.nodes if n.op in NORMS]
+    constant = [(n, _constant(graph, n, 1), _constant(graph, n, 2)) for n in found]
+    return [Layer(i, n, w, b, False) for i, (n, w, b) in enumerate(constant) if w is not None]
+
+
+def statistics(graph: Graph, trained: Collection[str]) -> list[Layer]:
+    """The BatchNormalizations that run on batch statistics when `trained` constants are trained: those with
+    one of them behind or in them. Of such a layer, weight and bias are the running mean and variance."""
+    wanted = set(trained)
+    found: list[Layer] = []
+    for node in graph.nodes:
+        if any(v.name in wanted for v in node.operands()):
+            wanted |= {v.name for v in node.outputs}
+            mean, variance = node.input(3), node.input(4)
+            if node.op == "BatchNormalization" and mean is not None:
+                found.append(Layer(len(found), node, mean, variance, False))
+    return found
+
+
+def _constant(graph: Graph, node: Node, index: int) -> Value | None:
+    value = node.input(index)
+    return value if value is not None and value.name in graph.constants else None
 
 
 def _integer_bias(readers: list[Node]) -> Value | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from trainlet.errors import SchemeError
 from trainlet.ir import Graph
-from trainlet.scheme.layers import Layer, layers
+from trainlet.scheme.layers import Layer, layers, norms
 from trainlet.scheme.scheme import Channels, UpdateScheme, read_scheme
 
 WHOLE = Channels(share=1.0)
@@ -44,13 +44,22 @@ def resolve_scheme(text: str | Path | UpdateScheme, graph: Graph) -> UpdateSchem
     if text == "head":
         return _last(str(text), found, 0, 0)
     if text == "full":
-        return _last(str(text), found, len(found), len(found))
+        return _with_norms(_last(str(text), found, len(found), len(found)), graph)
     if kind in ("bias-only", "last"):
         count = _number(str(text), number, len([x for x in found if not x.is_head]))
         return _last(str(text), found, count, count if kind == "last" else 0)
     if kind == "biases":
         return _biases(str(text), number, found)
     return _published(str(text), graph, found)
+
+
+def _with_norms(scheme: UpdateScheme, graph: Graph) -> UpdateScheme:
+    """The scheme, and the scale and offset of every normalization."""
+    found = norms(graph)
+    weights = {**scheme.weights, **{x.weight.name: WHOLE for x in found}}
+    return UpdateScheme(
+        scheme.name, weights, (*scheme.biases, *(x.bias.name for x in found if x.bias is not None))
+    )
 
 
 def biases_name(biases: int, shares: Mapping[int, float]) -> str:

@@ -110,12 +110,17 @@ class _Forward:
             groups = {"groups": p.layer.node.attrs.get("groups", 1)}
             value = self.b.add("OverlayChannels", [base, value, index], groups, name=f"{p.name}.overlaid")
         self.env[p.name] = value
+        if p.statistic:
+            return
         self.read[value.name] = p
         self.wanted.add(value.name)
 
     def _replay(self, node: Node, masks: bool) -> None:
         inputs = [None if v is None else self.env[v.name] for v in node.inputs]
         wanted = any(v is not None and v.name in self.wanted for v in inputs)
+        if masks and wanted and node.op == "BatchNormalization":
+            self._normalize_batch(node, inputs)
+            return
         self._save_channels(node, inputs, masks)
         outputs = 2 if masks and wanted and node.op in MASKED else 1
         names = [node.output.name, f"{node.output.name}.mask"][:outputs]
@@ -131,6 +136,19 @@ class _Forward:
         self.env[node.output.name] = new.output
         if wanted and new.output.dtype in ("f32", "s8", "s32"):
             self.wanted.add(new.output.name)
+
+    def _normalize_batch(self, node: Node, inputs: Sequence[Value | None]) -> None:
+        """Batch statistics instead of the running ones, which move towards them."""
+        y = node.output.name
+        names = [y, *(f"{y}.{what}" for what in ("running_mean", "running_var", "mean", "rstd"))]
+        new = self.b.add_node(
+            "BatchNormTrain", inputs, node.attrs, names=names, source=node.source, outputs=len(names)
+        )
+        for state, value in zip(inputs[3:5], new.outputs[1:3], strict=True):
+            assert state is not None
+            self.b.updates[state.name] = value
+        self.env[y] = new.output
+        self.wanted.add(new.output.name)
 
     def _save_channels(self, node: Node, inputs: Sequence[Value | None], masks: bool) -> None:
         w = inputs[1] if len(inputs) > 1 else None
@@ -237,7 +255,7 @@ def _apply(graph: Graph, trained: Sequence[Parameter], opt: Optimizer) -> Graph:
     b = GraphBuilder(f"{graph.name}.apply")
     lr, factor = b.input("lr", "f32", (1,)), b.input("factor", "f32", (1,))
     rng = _rng(b, trained, opt)
-    for p in trained:
+    for p in (p for p in trained if not p.statistic):
         total = b.parameter(f"{p.name}.grad_sum", np.zeros(p.shape, np.float32))
         update(b, p, opt, total, install(b, p), lr, rng, factor)
         b.updates[total.name] = b.add("Fill", [total], name=f"{total.name}.cleared")

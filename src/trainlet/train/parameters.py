@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from trainlet.errors import SchemeError
 from trainlet.ir import Graph, GraphBuilder, Tensor, Value
-from trainlet.scheme.layers import Layer, alive, layers
+from trainlet.scheme.layers import Layer, alive, layers, norms, statistics
 from trainlet.scheme.scheme import Selection
 
 SLOTS = {"sgd": (), "momentum": ("m",), "adamw": ("m", "v")}
@@ -46,6 +46,7 @@ class Parameter:
     master: str
     stream: int
     factory: np.ndarray  # the whole constant as the network came, before channels are chosen
+    statistic: bool = False  # a running mean or variance: the forward pass moves it, no gradient does
 
     @property
     def integer(self) -> bool:
@@ -58,15 +59,28 @@ class Parameter:
 
 
 def parameters(graph: Graph, selection: Selection, optimizer: Optimizer) -> list[Parameter]:
-    """The trained tensors of `selection`, in layer order, weight before bias; a shared one once."""
+    """The trained tensors of `selection`, in layer order, weight before bias; a shared one once.
+
+    Then the scales and offsets of normalizations, and the running statistics that move with what is trained.
+    """
     found: dict[str, Parameter] = {}
-    for layer in layers(graph):
+    for layer in (*layers(graph), *norms(graph)):
         weight, bias = layer.weight.name, layer.bias
         if weight in selection.weights and weight not in found:
             found[weight] = _weight(graph, layer, selection.weights[weight], optimizer, len(found))
         if bias is not None and bias.name in selection.biases and bias.name not in found:
             found[bias.name] = _bias(graph, layer, optimizer, len(found))
+    for layer in statistics(graph, tuple(found)):
+        for value in (layer.weight, layer.bias):
+            if value is not None and value.name not in found:
+                found[value.name] = _statistic(graph, layer, value, len(found))
     return list(found.values())
+
+
+def _statistic(graph: Graph, layer: Layer, value: Value, stream: int) -> Parameter:
+    data = graph.constants[value.name].data
+    kept = _parameter(value.name, layer, data, None, None, Optimizer(), stream, data)
+    return replace(kept, statistic=True)
 
 
 def _weight(

@@ -3,6 +3,7 @@
 from trainlet.backends.c99 import (  # noqa: F401  (they fill the table)
     convolution,
     hidden,
+    norm,
     pointwise,
     shapes,
     stream,

@@ -28,6 +28,7 @@ INCLUDES = (
     "tl_matmul.h",
     "tl_pointwise_f32.h",
     "tl_pointwise_s8.h",
+    "tl_norm.h",
     "tl_pool.h",
     "tl_program.h",
     "tl_shape.h",

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainlet.backends.c99.writer import Writer, braces, dims4, kernel, mask, number
 from trainlet.ir import Node, Value
+from trainlet.ir.ops.elementwise import UNARY
 from trainlet.ir.ops.integer import product_factor, sum_factors
 
 
@@ -33,6 +34,15 @@ def binary(c: Writer, n: Node) -> Iterable[str]:
     yield f"tl_binary_f32(TL_{n.op.upper()}, dims, {c.ptr(a)}, sa, {c.ptr(b)}, sb, {c.ptr(y)});"
 
 
+@kernel("Expand")
+def expand(c: Writer, n: Node) -> Iterable[str]:
+    x, y = n.inputs[0], n.output
+    assert x is not None
+    yield f"static const int32_t dims[4] = {braces(dims4(y.shape, n))};"
+    yield f"static const int32_t sx[4] = {braces(_strides(x, y.shape, n))};"
+    yield f"tl_expand_f32(dims, {c.ptr(x)}, sx, {c.ptr(y)});"
+
+
 @kernel("ReduceSum")
 def reduce_sum(c: Writer, n: Node) -> Iterable[str]:
     x = n.inputs[0]
@@ -50,7 +60,7 @@ def _parameters(n: Node) -> str:
     return f"{number(float(a))}, {number(float(b))}"  # type: ignore[arg-type]
 
 
-@kernel("Clip", "Sigmoid", "Tanh", "HardSwish", "HardSigmoid")
+@kernel("Clip", *UNARY)
 def unary(c: Writer, n: Node) -> Iterable[str]:
     kind = f"TL_{n.op.upper()}"
     yield (
@@ -59,7 +69,7 @@ def unary(c: Writer, n: Node) -> Iterable[str]:
     )
 
 
-@kernel("SigmoidGrad", "TanhGrad", "HardSwishGrad", "HardSigmoidGrad")
+@kernel(*(f"{op}Grad" for op in UNARY))
 def unary_grad(c: Writer, n: Node) -> Iterable[str]:
     dy, saved = n.inputs
     kind = f"TL_{n.op.removesuffix('Grad').upper()}"

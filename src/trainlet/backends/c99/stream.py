@@ -63,6 +63,8 @@ def _stage(c: Writer, i: int, part: Node, sources: tuple[int, ...], window: str)
     fields = {"sources": reads, "window": window, "shape": c.shape(s)}
     if part.op == "QLinearAdd":
         fields |= {"kind": "TL_STREAM_ADD", "sum": f"&sum_{i}"}
+    elif part.op == "MaxPool":
+        fields |= {"kind": "TL_STREAM_MAX"}
     else:
         w, bias, scale = part.inputs[1:4]
         assert bias is not None and scale is not None
@@ -82,7 +84,7 @@ def _arithmetic(c: Writer, i: int, part: Node) -> Iterator[str]:
     """Declarations that the stage points to."""
     if part.op == "QLinearAdd":
         yield f"static const tl_stream_sum sum_{i} = {_sum(c, part)};"
-    elif (scale := part.inputs[3]) is not None and scale.dtype == "s32":
+    elif (scale := part.input(3)) is not None and scale.dtype == "s32":
         lo, hi, once = part.attrs["lo"], part.attrs["hi"], int(bool(part.attrs["once"]))
         yield f"static const tl_fixed to_{i} = {braces((c.ptr(scale), lo, hi, once))};"
 

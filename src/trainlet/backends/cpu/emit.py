@@ -38,8 +38,17 @@ CPU_INCLUDES = (
     "tl_winograd.h",
 )
 
-# Not here: streaming by rows and hidden channels by groups, which trade time for memory.
-PASSES = ("fold-constants", "fold-overlays", "eliminate-dead", "fuse", "reorder", "reuse-in-place")
+# Not here: streaming by rows and hidden channels by groups, which trade time for memory. "recompute" does so
+# only where a budget asks for it.
+PASSES = (
+    "fold-constants",
+    "fold-overlays",
+    "eliminate-dead",
+    "fuse",
+    "reorder",
+    "recompute",
+    "reuse-in-place",
+)
 
 
 def plan_program(
@@ -48,12 +57,22 @@ def plan_program(
     isa: str = "native",
     budget_bytes: int | None = None,
     watch: Watch = lambda name, graph: None,
+    arena_target_bytes: int | None = None,
 ) -> Program:
     """The plan of a module for this backend: tensors at cache lines, scratch for `threads` threads.
 
     Raises BudgetError as `plan` does, BackendError for a node without a kernel.
     """
-    program = plan_module(module, lambda node: 0, None, watch, PASSES, alignment=ALIGNMENT, finish=keep_apart)
+    program = plan_module(
+        module,
+        lambda node: 0,
+        None,
+        watch,
+        [name for name in PASSES if name != "recompute" or arena_target_bytes is not None],
+        alignment=ALIGNMENT,
+        finish=keep_apart,
+        arena_target_bytes=arena_target_bytes,
+    )
     program = _measured(program, _write(program, target(isa, threads)))
     if budget_bytes is not None and program.ram_bytes > budget_bytes:
         raise BudgetError(over_budget(program, budget_bytes))

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "transfers.h"
+
 enum { MOST_FUNCTIONS = 4096 };
 
 struct function {
@@ -14,7 +16,11 @@ static function functions[MOST_FUNCTIONS];
 static int function_count;
 static FILE *result;
 
-static uint64_t total, region_start, kernel_start;
+static const uint8_t *code;
+static uint32_t origin, code_bytes;
+static int thumb;
+
+static counts total, region_start, kernel_start;
 static const function *region, *kernel;
 
 int count_open(const char *table, const char *path) {
@@ -30,10 +36,30 @@ int count_open(const char *table, const char *path) {
   return result == NULL;
 }
 
+void count_code(const uint8_t *bytes, uint32_t from, uint32_t size, int is_thumb) {
+  code = bytes, origin = from, code_bytes = size, thumb = is_thumb;
+}
+
+static uint16_t halfword(uint32_t at) { return at + 1 < code_bytes ? (uint16_t)(code[at] | code[at + 1] << 8) : 0; }
+
+static void count_transfers(counts *c, uint32_t address) {
+  uint32_t at = address - origin;
+  for (uint64_t i = 0; i < c->instructions && at < code_bytes; i++) {
+    const uint16_t first = halfword(at);
+    const transfer t = transfer_of(first, halfword(at + 2), thumb);
+    if (t.words > 0) {
+      *(t.is_store ? &c->stores : &c->loads) += 1;
+      c->extra_words += (uint64_t)t.words - 1;
+    }
+    at += instruction_bytes(first, thumb);
+  }
+}
+
 block *count_make_block(uint32_t address, uint32_t instructions) {
   block *b = calloc(1, sizeof *b);
   if (!b) abort();
-  b->instructions = instructions;
+  b->each.instructions = instructions;
+  count_transfers(&b->each, address);
   for (int i = 0; i < function_count; i++) {
     if (functions[i].first <= address && address < functions[i].end) {
       b->inside = &functions[i];
@@ -43,14 +69,26 @@ block *count_make_block(uint32_t address, uint32_t instructions) {
   return b;
 }
 
+static void print_since(const counts *start) {
+  fprintf(result, " %llu %llu %llu %llu\n", (unsigned long long)(total.instructions - start->instructions),
+          (unsigned long long)(total.loads - start->loads), (unsigned long long)(total.stores - start->stores),
+          (unsigned long long)(total.extra_words - start->extra_words));
+}
+
 static void end_kernel(void) {
-  if (kernel) fprintf(result, "call %s %llu\n", kernel->name, (unsigned long long)(total - kernel_start));
+  if (kernel) {
+    fprintf(result, "call %s", kernel->name);
+    print_since(&kernel_start);
+  }
   kernel = NULL;
 }
 
 static void end_region(void) {
   end_kernel();
-  if (region) fprintf(result, "region %s %llu\n", region->name, (unsigned long long)(total - region_start));
+  if (region) {
+    fprintf(result, "region %s", region->name);
+    print_since(&region_start);
+  }
   region = NULL;
 }
 
@@ -73,13 +111,18 @@ static void change(const block *b) {
 
 void count_run(const block *b) {
   if (b->inside) change(b);
-  total += b->instructions;
+  total.instructions += b->each.instructions;
+  total.loads += b->each.loads;
+  total.stores += b->each.stores;
+  total.extra_words += b->each.extra_words;
 }
 
 FILE *count_result(void) { return result; }
 
 void count_close(void) {
   if (region) fprintf(result, "open %s %s\n", region->name, kernel ? kernel->name : "-");
-  fprintf(result, "total %llu\n", (unsigned long long)total);
+  const counts zero = {0, 0, 0, 0};
+  fputs("total", result);
+  print_since(&zero);
   fclose(result);
 }

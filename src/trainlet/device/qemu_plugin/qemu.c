@@ -1,9 +1,11 @@
-/* The QEMU plugin: counts, and looks at every store. Arguments: table=FILE result=FILE fence=FIRST:END (hexadecimal).
+/* The QEMU plugin: counts, and looks at every store. Arguments: table=FILE result=FILE fence=FIRST:END (hexadecimal)
+ * code=FILE, the bytes of flash, origin=ADDRESS of the first (hexadecimal), thumb=1 or 0.
  *
  * The fence is a second one: it holds where the part's own memory protection is absent or wrong. A store outside it,
  * and below the core's registers at 0xe0000000, is noted as "store ADDRESS PC" (the first only) and does not stop.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "count.h"
@@ -49,21 +51,38 @@ static void translated(qemu_plugin_id_t id, struct qemu_plugin_tb *tb) {
   }
 }
 
+static int read_code(const char *path, unsigned origin, int thumb) {
+  FILE *file = fopen(path, "rb");
+  if (!file || fseek(file, 0, SEEK_END) != 0) return 1;
+  const long size = ftell(file);
+  uint8_t *bytes = size > 0 ? malloc((size_t)size) : NULL;
+  rewind(file);
+  if (!bytes || fread(bytes, 1, (size_t)size, file) != (size_t)size) return 1;
+  fclose(file);
+  count_code(bytes, origin, (uint32_t)size, thumb);
+  return 0;
+}
+
 static void finish(qemu_plugin_id_t id, void *data) {
   (void)id, (void)data;
   count_close();
 }
 
 EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const struct qemu_info_t *info, int argc, char **argv) {
-  char table[LONGEST_PATH] = "", result[LONGEST_PATH] = "";
+  char table[LONGEST_PATH] = "", result[LONGEST_PATH] = "", code[LONGEST_PATH] = "";
+  unsigned origin = 0;
+  int thumb = 1;
   (void)info;
   for (int i = 0; i < argc; i++) {
     sscanf(argv[i], "table=%4095[^\n]", table);
     sscanf(argv[i], "result=%4095[^\n]", result);
+    sscanf(argv[i], "code=%4095[^\n]", code);
+    sscanf(argv[i], "origin=%x", &origin);
+    sscanf(argv[i], "thumb=%d", &thumb);
     sscanf(argv[i], "fence=%x:%x", &fence_first, &fence_end);
   }
-  if (count_open(table, result) != 0) {
-    fprintf(stderr, "count: cannot read %s or write %s\n", table, result);
+  if (count_open(table, result) != 0 || read_code(code, origin, thumb) != 0) {
+    fprintf(stderr, "count: cannot read %s or %s, or write %s\n", table, code, result);
     return 1;
   }
   qemu_plugin_register_vcpu_tb_trans_cb(id, translated);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "count.h"
+#include "transfers.h"
 
 #define EXPORT __attribute__((visibility("default")))
 
@@ -20,18 +21,16 @@ static known **blocks; /* by halfword of the code */
 EXPORT int hook_open(const char *table, const char *result, const uint8_t *bytes, uint32_t from, uint32_t size,
                      int is_thumb) {
   code = bytes, origin = from, code_bytes = size, thumb = is_thumb;
+  count_code(bytes, from, size, is_thumb);
   blocks = calloc(size / 2 + 1, sizeof *blocks);
   return blocks == NULL || count_open(table, result) != 0;
 }
 
-static uint32_t instruction_bytes(uint32_t at) {
-  if (thumb) return code[at + 1] >> 3 >= 0x1d ? 4 : 2;
-  return (code[at] & 3) == 3 ? 4 : 2;
-}
-
 static block *count_instructions(uint32_t at, uint32_t bytes) {
   uint32_t n = 0;
-  for (uint32_t i = at; i < at + bytes && i < code_bytes; i += instruction_bytes(i)) n++;
+  for (uint32_t i = at; i < at + bytes && i + 1 < code_bytes; n++) {
+    i += instruction_bytes((uint16_t)(code[i] | code[i + 1] << 8), thumb);
+  }
   return count_make_block(origin + at, n);
 }
 
@@ -48,6 +47,12 @@ EXPORT void hook_block(void *engine, uint64_t address, uint32_t bytes, void *dat
     blocks[at / 2] = k;
   }
   count_run(k->counted);
+}
+
+/* For tests: words of the transfer at these halfwords, negative for a store. */
+EXPORT int hook_transfer(unsigned first, unsigned second, int is_thumb) {
+  const transfer t = transfer_of((uint16_t)first, (uint16_t)second, is_thumb);
+  return t.is_store ? -t.words : t.words;
 }
 
 EXPORT void hook_close(void) { count_close(); }

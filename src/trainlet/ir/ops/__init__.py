@@ -7,6 +7,7 @@ from trainlet.ir.ops import (  # noqa: F401  (importing a family registers its o
     hidden,
     integer,
     losses,
+    normalization,
     optimizers,
     pooling,
     shapes,

@@ -46,6 +46,31 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
+def erf(x: np.ndarray) -> np.ndarray:
+    """The error function, element by element."""
+    return np.asarray(np.frompyfunc(math.erf, 1, 1)(x), np.float64)
+
+
+def _normal_cdf(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + erf(x / math.sqrt(2)))
+
+
+def _normal_density(x: np.ndarray) -> np.ndarray:
+    return np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+
+
+TANH_FACTOR = math.sqrt(2 / math.pi)  # of Gelu's approximation (Hendrycks and Gimpel, arXiv:1606.08415)
+
+
+def _inner(x: np.ndarray) -> np.ndarray:
+    return np.tanh(TANH_FACTOR * (x + 0.044715 * x**3))
+
+
+def _gelu_tanh_slope(x: np.ndarray) -> np.ndarray:
+    t = _inner(x)
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * TANH_FACTOR * (1 + 3 * 0.044715 * x * x)
+
+
 # name -> (function, slope as a function of x, slope as a function of y or None)
 Unary = Callable[..., np.ndarray]
 UNARY: dict[str, tuple[Unary, Unary, bool]] = {
@@ -62,6 +87,14 @@ UNARY: dict[str, tuple[Unary, Unary, bool]] = {
         lambda x, a: np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5)),
         False,
     ),
+    "Silu": (lambda x, a: x * sigmoid(x), lambda x, a: sigmoid(x) * (1 + x * (1 - sigmoid(x))), False),
+    "Erf": (lambda x, a: erf(x), lambda x, a: 2 / math.sqrt(math.pi) * np.exp(-x * x), False),
+    "Gelu": (
+        lambda x, a: x * _normal_cdf(x),
+        lambda x, a: _normal_cdf(x) + x * _normal_density(x),
+        False,
+    ),
+    "GeluTanh": (lambda x, a: 0.5 * x * (1 + _inner(x)), lambda x, a: _gelu_tanh_slope(x), False),
 }
 UNARY_ATTRS: dict[str, Attrs] = {"HardSigmoid": {"alpha": 0.2, "beta": 0.5}}
 

@@ -92,6 +92,20 @@ def slice_(call: Call) -> np.ndarray:
     return np.ascontiguousarray(call[0][tuple(slice(a, a + b) for a, b in zip(starts, sizes, strict=True))])
 
 
+def _expanded(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
+    x, shape = _first(inputs), _ints(attrs, "shape")
+    check(len(x.shape) <= len(shape), f"expands {x.shape} to {shape}")
+    kept = zip(x.shape[::-1], shape[::-1], strict=False)
+    check(all(a in (1, b) for a, b in kept), f"expands {x.shape} to {shape}")
+    return [(x.dtype, shape)]
+
+
+@op("Expand", _expanded, 1, {"shape": REQUIRED})
+def expand(call: Call) -> np.ndarray:
+    """x f32 -> x repeated along its dimensions of size 1 (and new ones in front) to `shape`."""
+    return np.ascontiguousarray(np.broadcast_to(call[0], call.node.output.shape))
+
+
 def _reduced(inputs: Sequence[Value | None], attrs: Attrs) -> list[Result]:
     x, shape = _first(inputs), _ints(attrs, "shape")
     kept = x.shape[len(x.shape) - len(shape) :]

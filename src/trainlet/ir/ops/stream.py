@@ -1,4 +1,4 @@
-"""A chain of frozen int8 convolutions and sums as one op: between its stages only a few rows exist at a time.
+"""A chain of frozen int8 convolutions, maxima and sums as one op: between its stages only a few rows exist.
 
 The stages are encoded in the node: operands are the tensors the chain is given, then weight, bias, scale of
 each convolution. `stages` gives them back as ordinary nodes. A stage reads an earlier stage or a given
@@ -16,23 +16,25 @@ import numpy as np
 
 from trainlet.ir.graph import Attr, Attrs, Node, Quant, Value
 from trainlet.ir.ops.convolution import node_window
+from trainlet.ir.ops.pooling import node_pool
 from trainlet.ir.ops.table import OPS, REQUIRED, Call, Result, check, infer_node, op
 from trainlet.ir.ops.window import Window
 
 STAGES = 64  # TL_STREAM_STAGES of tl_stream.h
 MOST_READERS = 2  # of a stage, likewise
-CONV, ADD = 0, 1
-OF_KIND = {CONV: "QLinearConv", ADD: "QLinearAdd"}
-SOURCES = {CONV: 1, ADD: 2}  # activations that a stage reads
-_GEOMETRY = ("sh", "sw", "pt", "pl", "pb", "pr", "dh", "dw", "groups")
-_CONV = ("w_zero", "lo", "hi", "once")  # attributes, as they stand in the record
-_ADD = ("fixed", "subtract", "lo", "hi")
+CONV, ADD, MAX = 0, 1, 2
+OF_KIND = {CONV: "QLinearConv", ADD: "QLinearAdd", MAX: "MaxPool"}
+KIND_OF = {op_name: kind for kind, op_name in OF_KIND.items()}
+SOURCES = {CONV: 1, ADD: 2, MAX: 1}  # activations that a stage reads
+_STEPS = ("sh", "sw", "pt", "pl", "pb", "pr")  # of a window, as they stand in the record
+_WINDOW = {CONV: (*_STEPS, "dh", "dw", "groups"), ADD: (), MAX: ("kh", "kw", *_STEPS)}
+_ATTRS = {CONV: ("w_zero", "lo", "hi", "once"), ADD: ("fixed", "subtract", "lo", "hi"), MAX: ()}
 _FLAGS = ("once", "fixed", "subtract")
 _PROGRESS_BYTES = 6  # what the kernel notes of a stage, and of the image
 
 
 def encode(nodes: Sequence[Node], by_rows: bool = False) -> tuple[list[Value | None], dict[str, Attr]]:
-    """Operands and attributes of the StreamRows of `nodes`, QLinearConv and QLinearAdd in order.
+    """Operands and attributes of the StreamRows of `nodes`, QLinearConv, QLinearAdd and MaxPool in order.
 
     by_rows: the first tensor that the first node reads is an image that arrives by rows.
     """
@@ -42,18 +44,16 @@ def encode(nodes: Sequence[Node], by_rows: bool = False) -> tuple[list[Value | N
     scales, zeros = [], []
     made = {n.output.name: i for i, n in enumerate(nodes)}
     for node in nodes:
-        kind = CONV if node.op == "QLinearConv" else ADD
+        kind, s = KIND_OF[node.op], stage_window(node)
         records.append(kind)
         for v in node.inputs[: SOURCES[kind]]:
             assert v is not None
             if v.name not in made:
                 given.setdefault(v.name, v)
             records.append(made[v.name] if v.name in made else -1 - list(given).index(v.name))
-        if kind == CONV:
-            s = node_window(node)
-            records += [getattr(s, k) for k in _GEOMETRY]
-            parameters += node.inputs[1:4]
-        records += [int(node.attrs[k]) for k in (_CONV if kind == CONV else _ADD)]
+        records += [getattr(s, k) for k in _WINDOW[kind]]
+        records += [int(node.attrs[k]) for k in _ATTRS[kind]]
+        parameters += node.inputs[1:4] if kind == CONV else ()
         quant = node.output.quant
         assert quant is not None and isinstance(quant.scale, float)
         scales.append(quant.scale)
@@ -78,15 +78,18 @@ def _records(attrs: Attrs) -> list[_Record]:
     while words:
         check(words[0] in OF_KIND, f"stage {len(found)} is of kind {words[0]}")
         kind = words.pop(0)
-        names = (*_GEOMETRY, *_CONV) if kind == CONV else _ADD
+        names = (*_WINDOW[kind], *_ATTRS[kind])
         count = SOURCES[kind]
         check(len(words) >= count + len(names), f"stage {len(found)} is cut short")
         sources, values = tuple(words[:count]), dict(zip(names, words[count:], strict=False))
         del words[: count + len(names)]
         full: dict[str, Attr] = {k: bool(values[k]) if k in _FLAGS else values[k] for k in names}
-        if kind == CONV:
-            sh, sw, pt, pl, pb, pr, dh, dw = (full.pop(k) for k in _GEOMETRY[:-1])
-            full |= {"strides": (sh, sw), "pads": (pt, pl, pb, pr), "dilations": (dh, dw)}  # type: ignore[dict-item]
+        if kind != ADD:
+            sh, sw, *pads = (full.pop(k) for k in _STEPS)
+            full |= {"strides": (sh, sw), "pads": tuple(pads)}  # type: ignore[dict-item]
+        for pair, sides in (("dilations", ("dh", "dw")), ("kernel", ("kh", "kw"))):
+            if sides[0] in full:
+                full[pair] = tuple(full.pop(k) for k in sides)  # type: ignore[assignment]
         found.append(_Record(kind, sources, full))
     return found
 
@@ -116,8 +119,8 @@ def stages(inputs: Sequence[Value | None], attrs: Attrs, name: str = "stage", so
 
 def stage_window(node: Node) -> Window:
     """Window of a stage; an add is a 1x1 window."""
-    if node.op == "QLinearConv":
-        return node_window(node)
+    if node.op != "QLinearAdd":
+        return node_window(node) if node.op == "QLinearConv" else node_pool(node)
     n, h, w, c = node.output.shape
     return Window(n, h, w, c, h, w, c, 1, 1)
 
@@ -144,7 +147,7 @@ def links(nodes: Sequence[Node]) -> tuple[Link, ...]:
     found = []
     for node in nodes:
         s = stage_window(node)
-        names = [v.name for v in node.inputs[: 1 if node.op == "QLinearConv" else 2] if v is not None]
+        names = [v.name for v in node.inputs[: SOURCES[KIND_OF[node.op]]] if v is not None]
         sources = tuple(
             made[name] if name in made else given.setdefault(name, -1 - len(given)) for name in names
         )

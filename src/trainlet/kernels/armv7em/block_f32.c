@@ -56,6 +56,46 @@ __attribute__((naked)) void tl_fma_rows(float *sums, const float *const *x, cons
       "bx lr\n");
 }
 
+/* r0 to, r1 x, r2 panel, r3 count; r4-r7 the rows of x, r8-r10, r12 those of sums. */
+__attribute__((naked)) void tl_fma_rows_at(float *const *to, const float *const *x, const float *panel,
+                                           int32_t count) {
+  __asm__ volatile(
+      "push {r4-r10}\n"
+      "vpush {s16-s31}\n"
+      "ldm r1, {r4-r7}\n"
+      "ldm r0, {r8-r10, r12}\n"
+      "vldmia r8, {s0-s3}\n"
+      "vldmia r9, {s4-s7}\n"
+      "vldmia r10, {s8-s11}\n"
+      "vldmia r12, {s12-s15}\n"
+      "subs r3, #2\n"
+      "blt 2f\n"
+      "1:\n"
+      "vldmia r4!, {s16-s17}\n"
+      "vldmia r5!, {s18-s19}\n"
+      "vldmia r6!, {s20-s21}\n"
+      "vldmia r7!, {s22-s23}\n"
+      "vldmia r2!, {s24-s31}\n"
+      "subs r3, #2\n" ROWS(s16, s18, s20, s22, s24, s25, s26, s27) ROWS(s17, s19, s21, s23, s28, s29, s30, s31)
+      "bge 1b\n"
+      "2:\n"
+      "adds r3, #2\n"
+      "beq 3f\n"
+      "vldr s16, [r4]\n"
+      "vldr s18, [r5]\n"
+      "vldr s20, [r6]\n"
+      "vldr s22, [r7]\n"
+      "vldmia r2, {s24-s27}\n" ROWS(s16, s18, s20, s22, s24, s25, s26, s27)
+      "3:\n"
+      "vstmia r8, {s0-s3}\n"
+      "vstmia r9, {s4-s7}\n"
+      "vstmia r10, {s8-s11}\n"
+      "vstmia r12, {s12-s15}\n"
+      "vpop {s16-s31}\n"
+      "pop {r4-r10}\n"
+      "bx lr\n");
+}
+
 /* r0 sums, r1 x, r2 step, r3 panel, r12 count. */
 __attribute__((naked)) void tl_fma_columns(float *sums, const float *x, int32_t step, const float *panel,
                                            int32_t count) {
@@ -104,6 +144,13 @@ static void add_rows(float *sums, float x0, float x1, float x2, float x3, const 
 
 void tl_fma_rows(float *sums, const float *const *x, const float *panel, int32_t count) {
   for (int32_t i = 0; i < count; i++) add_rows(sums, x[0][i], x[1][i], x[2][i], x[3][i], panel + i * 4);
+}
+
+void tl_fma_rows_at(float *const *to, const float *const *x, const float *panel, int32_t count) {
+  float sums[16];
+  for (int32_t r = 0; r < 4; r++) memcpy(sums + r * 4, to[r], 4 * sizeof *sums);
+  tl_fma_rows(sums, x, panel, count);
+  for (int32_t r = 0; r < 4; r++) memcpy(to[r], sums + r * 4, 4 * sizeof *sums);
 }
 
 void tl_fma_columns(float *sums, const float *x, int32_t step, const float *panel, int32_t count) {

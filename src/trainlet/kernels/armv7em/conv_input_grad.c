@@ -65,28 +65,23 @@ static void load_panel(const sweep *a, int32_t o, int32_t c) {
   }
 }
 
-/* Rows are (dx offset, dy offset) pairs; unused ones repeat row 0 and are not stored. */
+/* Rows are (dx offset, dy offset) pairs; unused ones repeat row 0, and so its result. */
 static void sweep_rows(const sweep *a, const int32_t *to, const int32_t *from, int32_t rows) {
-  float sums[TL_ROWS * TL_LANES] = {0};
   const float *dy[TL_ROWS];
-  const size_t bytes = (size_t)a->width * sizeof *sums;
+  float *dx[TL_ROWS];
   for (int32_t r = 0; r < TL_ROWS; r++) {
     int32_t used = r < rows ? r : 0;
     dy[r] = a->dy + from[used];
-    if (a->width == TL_LANES) {
-      memcpy(sums + r * TL_LANES, a->dx + to[used], TL_LANES * sizeof *sums);
-    } else {
-      memcpy(sums + r * TL_LANES, a->dx + to[used], bytes);
-    }
+    dx[r] = a->dx + to[used];
   }
+  if (a->width == TL_LANES) {
+    tl_fma_rows_at(dx, dy, a->panel, a->count);
+    return;
+  }
+  float sums[TL_ROWS * TL_LANES] = {0};
+  for (int32_t r = 0; r < TL_ROWS; r++) memcpy(sums + r * TL_LANES, dx[r], (size_t)a->width * sizeof *sums);
   tl_fma_rows(sums, dy, a->panel, a->count);
-  for (int32_t r = 0; r < rows; r++) {
-    if (a->width == TL_LANES) {
-      memcpy(a->dx + to[r], sums + r * TL_LANES, TL_LANES * sizeof *sums);
-    } else {
-      memcpy(a->dx + to[r], sums + r * TL_LANES, bytes);
-    }
-  }
+  for (int32_t r = 0; r < rows; r++) memcpy(dx[r], sums + r * TL_LANES, (size_t)a->width * sizeof *sums);
 }
 
 /* All positions whose tap lies inside the input, in rows of TL_ROWS. */

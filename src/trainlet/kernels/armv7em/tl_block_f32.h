@@ -5,6 +5,9 @@
 /* sums[r][j] += x[r][i] * panel[i][j], i ascending.   sums: [4][4]; panel: [count][4]; count > 0. */
 void tl_fma_rows(float *sums, const float *const *x, const float *panel, int32_t count);
 
+/* The same with the sums where they lie, to[r][j]. Rows of `to` may be the same, if those of x are. */
+void tl_fma_rows_at(float *const *to, const float *const *x, const float *panel, int32_t count);
+
 /* The same with x[i * step + r]. */
 void tl_fma_columns(float *sums, const float *x, int32_t step, const float *panel, int32_t count);
 

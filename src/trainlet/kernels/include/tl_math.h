@@ -78,6 +78,8 @@ float tl_log1pf(float x);
 /* 1 / (1 + exp(-x)) and tanh(x), within 4 units in the last place (tanh: or 1e-7 absolute). */
 float tl_sigmoidf(float x);
 float tl_tanhf(float x);
+/* erf(x) within 3e-7 absolute. */
+float tl_erff(float x);
 /* sqrt(x), x >= 0, correctly rounded on every target. */
 float tl_sqrtf(float x);
 

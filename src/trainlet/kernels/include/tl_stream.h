@@ -1,4 +1,4 @@
-/* A chain of int8 convolutions and sums computed row by row: of the tensors between them only a few rows exist at a time.
+/* A chain of int8 convolutions, maxima and sums computed row by row: of the tensors between them only a few rows exist.
  *
  * Exactly the layer-by-layer results: each row of each stage is computed at most once, by the ordinary kernels.
  */
@@ -7,11 +7,12 @@
 
 #include "tl_conv.h"
 #include "tl_pointwise_s8.h"
+#include "tl_pool.h"
 
 #define TL_STREAM_STAGES 64
 #define TL_STREAM_NONE (-128)
 
-typedef enum { TL_STREAM_CONV, TL_STREAM_DEPTHWISE, TL_STREAM_ADD } tl_stream_kind;
+typedef enum { TL_STREAM_CONV, TL_STREAM_DEPTHWISE, TL_STREAM_ADD, TL_STREAM_MAX } tl_stream_kind;
 
 /* An image that comes by rows: read puts rows first .. first + count - 1 to `to`, in ascending order and none twice.
  * The rows of several images are numbered through; the chain's first is row `first`. */
@@ -35,8 +36,8 @@ typedef struct {
   tl_fixed_side a, b, y; /* of fp32: their zero points */
 } tl_stream_sum;
 
-/* One stage. sources: stage i, or -1 - k for given tensor k; a sum has two. shape: of the whole convolution; a sum has kernel
- * 1, stride 1, and is described by `sum`. fixed: NULL where the rescaling is `scale`, in fp32. window: unused in the last. */
+/* One stage. sources: stage i, or -1 - k for given tensor k; a sum has two. shape: of the whole convolution or pool; a sum has
+ * kernel 1, stride 1, and is described by `sum`. fixed: NULL where the rescaling is `scale`, in fp32. window: unused in the last. */
 typedef struct {
   tl_stream_kind kind;
   int8_t sources[2];

@@ -56,6 +56,31 @@ float tl_tanhf(float x) {
   return x < 0.0f ? -result : result;
 }
 
+/* Small arguments by the Taylor series to x^19, where the other would cancel; else Abramowitz and Stegun 7.1.26. */
+float tl_erff(float x) {
+  float magnitude = x < 0.0f ? -x : x, square = x * x;
+  float series = -1.0f / 6894720.0f;
+  series = series * square + 1.0f / 685440.0f;
+  series = series * square - 1.0f / 75600.0f;
+  series = series * square + 1.0f / 9360.0f;
+  series = series * square - 1.0f / 1320.0f;
+  series = series * square + 1.0f / 216.0f;
+  series = series * square - 1.0f / 42.0f;
+  series = series * square + 1.0f / 10.0f;
+  series = series * square - 1.0f / 3.0f;
+  series = series * square + 1.0f;
+  float t = 1.0f / (1.0f + 0.3275911f * magnitude);
+  float tail = 1.061405429f;
+  tail = tail * t - 1.453152027f;
+  tail = tail * t + 1.421413741f;
+  tail = tail * t - 0.284496736f;
+  tail = tail * t + 0.254829592f;
+  float large = 1.0f - tail * t * tl_expf(-square);
+  float small = magnitude * series * 1.12837917f;
+  float result = magnitude < 1.0f ? small : large;
+  return x < 0.0f ? -result : result;
+}
+
 /* The instruction by name: __builtin_sqrtf would call libm to set errno. */
 #if defined(__SSE2__)
 #define SQRT(y, x) __asm__("sqrtss %1, %0" : "=x"(y) : "x"(x))

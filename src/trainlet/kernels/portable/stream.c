@@ -100,7 +100,7 @@ static void add_row(const run *a, const tl_stream_stage *g, int32_t row, int8_t 
   }
 }
 
-static void convolve_row(const run *a, const tl_stream_stage *g, int32_t top, int8_t *y) {
+static void window_row(const run *a, const tl_stream_stage *g, int32_t top, int8_t *y) {
   tl_conv_shape s = *g->shape;
   const tl_weights w = {TL_W_S8, g->weights, NULL, TL_W_S8, NULL, 0, g->w_zero};
   const tl_bias b = {g->bias, NULL};
@@ -110,7 +110,9 @@ static void convolve_row(const run *a, const tl_stream_stage *g, int32_t top, in
   s.h = tl_min(s.h, top + (s.kh - 1) * s.dh + 1) - first;
   s.pt = first - top;
   s.oh = 1;
-  if (g->kind == TL_STREAM_DEPTHWISE) {
+  if (g->kind == TL_STREAM_MAX) {
+    tl_maxpool_s8(&s, x, y);
+  } else if (g->kind == TL_STREAM_DEPTHWISE) {
     if (g->fixed) {
       tl_depthwise_s8_fixed(&s, x, g->x_zero, &w, &b, g->fixed, g->y_zero, y, NULL, a->scratch);
     } else {
@@ -133,7 +135,7 @@ static void run_row(run *a, int32_t i) {
   if (g->kind == TL_STREAM_ADD) {
     add_row(a, g, row, y);
   } else {
-    convolve_row(a, g, top_of(a, i), y);
+    window_row(a, g, top_of(a, i), y);
   }
   p->next++;
 }

@@ -57,6 +57,15 @@ def slice_(g: Adjoint, node: Node, dy: Value) -> None:
         g.give(x, g.emit("Pad", [dy], {"pads": starts + ends}, name=f"d_{x.name}", source=node.source))
 
 
+@adjoint("Expand")
+def expand(g: Adjoint, node: Node, dy: Value) -> None:
+    """y = x repeated.   dx = dy summed over the repetitions."""
+    x = node.inputs[0]
+    if g.wants(x):
+        assert x is not None
+        g.give(x, g.emit("ReduceSum", [dy], {"shape": x.shape}, name=f"d_{x.name}", source=node.source))
+
+
 @adjoint("ReduceSum")
 def reduce_sum(g: Adjoint, node: Node, dy: Value) -> None:
     """y = sum of x to a shape.   dx = dy broadcast: added to zeros of x's shape."""

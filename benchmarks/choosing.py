@@ -1,0 +1,147 @@
+"""Found schemes against published ones, the head alone, biases alone and the last k layers, on test data.
+
+    python -m benchmarks.choosing --analysis FILE                 # everything below; a rerun goes on
+    python -m benchmarks.choosing --analysis FILE --render        # the tables again, from what is done so far
+
+At the analytic budget of each published scheme of mcunet-5fps (49, 99 and 148 KB) the search is given the
+same budget, and both are trained in the same way: examples/image_adaptation.py's rule for the rate on a
+validation part of the training images, then all training images, then the test images, which the search never
+saw. `last:K` is the largest K that fits the RAM of the found scheme, or K = 1 where none does. Every finished
+run is a line of runs/choosing.jsonl; schemes are files in runs/schemes.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+from examples.image_adaptation import (
+    DATA,
+    EPOCHS,
+    ROOT,
+    Log,
+    Row,
+    describe,
+    finish,
+    load_images,
+    model_path,
+    next_rate,
+    rates_tried,
+    shared,
+    write_document,
+)
+from trainlet import api
+from trainlet.choose.contribution import read
+from trainlet.choose.gains import measured_gains
+from trainlet.choose.memory import MemoryModel
+from trainlet.choose.search import Options, Searcher
+from trainlet.choose.space import space
+from trainlet.runtime.toolchain import cache_folder
+from trainlet.scheme import resolve_scheme
+
+MODEL, MASTER = "mcunet-5fps", "nearest"
+SIZES = ("49kb", "99kb", "148kb")
+SCHEMES = ROOT / "runs" / "schemes"
+
+
+def searcher(data: str, analysis: Path, rule: str) -> Searcher:
+    """The gains and the memory model of MODEL on a task, as `trainlet search` has them."""
+    from trainlet.choose.request import channel_order
+
+    graph = api.load(model_path(MODEL))
+    found = read(analysis, graph, api.load_dataset(graph, shared() / DATA[data]))
+    settings = api.Settings("head", MASTER, classes=api.classes_of(load_images(data, MODEL)))
+    network, _ = api.prepare(graph, settings)
+    places = space(network)
+    memory = MemoryModel(places, replace(settings, classes=None), True, cache_folder())
+    return Searcher(places, measured_gains(found, places), memory, indices=channel_order(found, rule))
+
+
+def found_scheme(finder: Searcher, data: str, size: str, rule: str) -> Path:
+    """The file of the scheme found at a published scheme's analytic price."""
+    published = resolve_scheme(f"{MODEL}:{size}", finder.space.graph)
+    budget = -(-finder.space.analytic_bits(finder.space.choice(published)) // 8)
+    path = SCHEMES / f"{data}-{size}-{rule}.json"
+    if not path.exists():
+        result = finder.search(budget, Options(cost="analytic"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(finder.scheme(result.choice, path.stem).to_json())
+        finder.memory.save()
+    return path
+
+
+def ram_bytes(finder: Searcher, scheme: str) -> int:
+    return finder.plan(finder.space.choice(resolve_scheme(scheme, finder.space.graph))).ram_bytes
+
+
+def last_of_equal_memory(finder: Searcher, budget: int) -> str:
+    """The last K whole layers that fit, at least one."""
+    fitting = [k for k in range(1, 8) if ram_bytes(finder, f"last:{k}") <= budget]
+    return f"last:{max(fitting, default=1)}"
+
+
+def rows_for(finder: Searcher, data: str, rule: str, batch: int, seeds: Sequence[int]) -> list[list[Row]]:
+    """The schemes to compare, smallest first within each budget; the runs of each."""
+    names = ["head", "bias-only:22"]
+    for size in SIZES:
+        ours = found_scheme(finder, data, size, rule)
+        names += [last_of_equal_memory(finder, ram_bytes(finder, str(ours))), f"{MODEL}:{size}", str(ours)]
+    return [
+        [Row(data, MODEL, name, MASTER, batch, EPOCHS[data], seed) for seed in seeds]
+        for name in dict.fromkeys(names)
+    ]
+
+
+def done(row: Row, log: Log) -> dict | None:
+    """The test run of a row at the rate that its first seed's search chose, if it is there."""
+    first = replace(row, seed=0)
+    return None if next_rate(first, log) is not None else log.find(row, "test", rates_tried(first, log)[0])
+
+
+def table(finder: Searcher, rows: list[list[Row]], log: Log) -> list[str]:
+    lines = [
+        "| scheme | analytic, bytes | RAM, bytes | test accuracy | seeds | rate |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for runs in rows:
+        found = [r for r in (done(row, log) for row in runs) if r is not None]
+        choice = finder.space.choice(resolve_scheme(runs[0].scheme, finder.space.graph))
+        analytic = -(-finder.space.analytic_bits(choice) // 8)
+        values = [100 * r["accuracy"] for r in found]
+        spread = f" ±{(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
+        accuracy = f"{mean(values):.1f}{spread}" if values else "-"
+        name = Path(runs[0].scheme).stem if runs[0].scheme.endswith(".json") else runs[0].scheme
+        rate = f"{found[0]['lr']:g}" if found else "-"
+        ram = finder.plan(choice).ram_bytes
+        lines.append(f"| {name} | {analytic:,} | {ram:,} | {accuracy} | {len(values)} | {rate} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--analysis", type=Path, required=True, help="of mcunet-5fps on --data")
+    parser.add_argument("--data", default="cifar10", choices=sorted(EPOCHS))
+    parser.add_argument("--rule", default="norm", choices=("norm", "fisher"))
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--render", action="store_true", help="no runs; the table of what is done")
+    parser.add_argument("--log", type=Path, default=ROOT / "runs" / "choosing.jsonl")
+    parser.add_argument("--document", type=Path, help="write the table between the marks of this file")
+    args = parser.parse_args()
+    finder, log = searcher(args.data, args.analysis, args.rule), Log(args.log)
+    rows = rows_for(finder, args.data, args.rule, args.batch, range(args.seeds))
+    if not args.render:
+        for seed in range(args.seeds):
+            for runs in rows:
+                print(describe(done(runs[seed], log) or finish(runs[seed], args.log)), flush=True)
+    text = "\n".join(table(finder, rows, log))
+    print(text)
+    if args.document is not None:
+        write_document(args.document, text)
+
+
+if __name__ == "__main__":
+    main()
