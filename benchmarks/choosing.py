@@ -1,7 +1,8 @@
 """Found schemes against published ones, the head alone, biases alone and the last k layers, on test data.
 
     python -m benchmarks.choosing --analysis FILE                 # everything below; a rerun goes on
-    python -m benchmarks.choosing --analysis FILE --render        # the tables again, from what is done so far
+    python -m benchmarks.choosing --analysis FILE --render        # the table again, from what is done so far
+    python -m benchmarks.choosing --data caltech101 --confirm 6   # what the comparing step takes there
 
 At the analytic budget of each published scheme of mcunet-5fps (49, 99 and 148 KB) the search is given the
 same budget, and both are trained in the same way: examples/image_adaptation.py's rule for the rate on a
@@ -120,9 +121,33 @@ def table(finder: Searcher, rows: list[list[Row]], log: Log) -> list[str]:
     return lines
 
 
+def confirm_named(data: str, epochs: int) -> None:
+    """What the comparing step of the search takes of the head, biases and published schemes: little or much?"""
+    from trainlet.choose.confirm import Candidate, Training, confirm, preferred
+    from trainlet.choose.task import AnalysisSettings, make_task
+
+    graph, images = api.load(model_path(MODEL)), load_images(data, MODEL)
+    task = make_task(graph, images, AnalysisSettings(batch=32))
+    settings = api.Settings("head", MASTER, batch=32, classes=api.classes_of(images))
+    network, _ = api.prepare(graph, settings)
+    candidates = []
+    for name in ("head", "bias-only:14", "bias-only:22", *(f"{MODEL}:{size}" for size in SIZES[:2])):
+        scheme = resolve_scheme(name, network)
+        planned = api.plan(network, replace(settings, scheme=scheme, classes=None, batch=1), for_board=True)
+        candidates.append(Candidate(name, scheme, planned.ram_bytes))
+    results = confirm(graph, task, settings, candidates, Training(epochs, 0.1, 0.4), lambda c: print(
+        f"  {c.candidate.name}: {c.accuracy:.1%} of {len(c.right)} validation images at rate {c.lr:g}, "
+        f"{c.candidate.ram_bytes:,} bytes of RAM", flush=True,
+    ))  # fmt: skip
+    print(f"taken on {data}: {preferred(results).candidate.name}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--analysis", type=Path, required=True, help="of mcunet-5fps on --data")
+    parser.add_argument("--analysis", type=Path, help="of mcunet-5fps on --data")
+    parser.add_argument(
+        "--confirm", type=int, metavar="EPOCHS", help="only compare named schemes, as search does"
+    )
     parser.add_argument("--data", default="cifar10", choices=sorted(EPOCHS))
     parser.add_argument("--rule", default="norm", choices=("norm", "fisher"))
     parser.add_argument("--batch", type=int, default=32)
@@ -131,6 +156,10 @@ def main() -> None:
     parser.add_argument("--log", type=Path, default=ROOT / "runs" / "choosing.jsonl")
     parser.add_argument("--document", type=Path, help="write the table between the marks of this file")
     args = parser.parse_args()
+    if args.confirm:
+        return confirm_named(args.data, args.confirm)
+    if args.analysis is None:
+        parser.error("name the --analysis")
     finder, log = searcher(args.data, args.analysis, args.rule), Log(args.log)
     rows = rows_for(finder, args.data, args.rule, args.batch, range(args.seeds))
     if not args.render:
@@ -141,6 +170,7 @@ def main() -> None:
     print(text)
     if args.document is not None:
         write_document(args.document, text)
+    return None
 
 
 if __name__ == "__main__":
