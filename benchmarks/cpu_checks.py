@@ -3,6 +3,7 @@
 python -m benchmarks.cpu_checks gradients [WORKLOAD …]    # of every trained tensor, against float64 PyTorch
 python -m benchmarks.cpu_checks prefix                    # epochs of W1's sparse scheme with the cache
 python -m benchmarks.cpu_checks standalone                # W1 without Python: memory, start-up, size
+python -m benchmarks.cpu_checks memory                    # what a budget makes of a batch of W1
 python -m benchmarks.cpu_checks compile                   # seconds until the first step, cold and cached
 """
 
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +160,34 @@ def _compile_once(name: str, cache: str) -> float:
     return float(said.stdout)
 
 
-CHECKS = {"gradients": gradients, "prefix": prefix, "standalone": standalone, "compile": compile_times}
+def memory(_: list[str]) -> str:
+    """W1, batch 8, in ever less memory: what the planner chooses."""
+    from benchmarks.cpu import network
+    from trainlet.api import Settings
+    from trainlet.compiled.compile import plan_for
+    from trainlet.plan.budget import fit_budget
+
+    graph, rows = network("w1"), []
+    for scheme in ("full", WORKLOADS["w1"].sparse(graph)):
+        settings = Settings(scheme, batch=8)
+        whole = plan_for(graph, settings, "cpu").ram_bytes
+        for share in (1.0, 0.75, 0.5, 0.25):
+            tight = replace(settings, budget_bytes=int(share * whole))
+            _, choice = fit_budget(tight, lambda s: plan_for(graph, s, "cpu"))
+            more = f"{choice.recomputed_macs / choice.macs:.1%}"
+            name = scheme if isinstance(scheme, str) else scheme.name
+            calls = f"{choice.calls} x {choice.micro_batch}"
+            rows.append([name, f"{share:.0%}", f"{choice.ram_bytes:,}", calls, len(choice.recomputed), more])
+    return markdown(["scheme", "budget", "RAM, bytes", "calls", "computed twice", "more work"], rows)
+
+
+CHECKS = {
+    "memory": memory,
+    "gradients": gradients,
+    "prefix": prefix,
+    "standalone": standalone,
+    "compile": compile_times,
+}
 
 
 def main() -> None:

@@ -456,6 +456,20 @@ def quantize(
     return result
 
 
+def convert(model: str | Path, output: str | Path, norm: str = "folded") -> Graph:
+    """A network as it is imported, saved as IR text `output` (.tl) and its contents (.npz) beside it.
+
+    norm: what happens to its BatchNormalizations: "folded", or "batch": kept and trained as such.
+    """
+    from trainlet.ir.text import save_graph
+
+    graph = load(model, norm=norm)
+    text = Path(str(output).removesuffix(".tl") + ".tl")
+    with whole_files(text, text.with_suffix(".npz")) as folder:
+        save_graph(graph, folder / text.name)
+    return graph
+
+
 def evaluate(
     model: str | Path | Graph, data: str | Path, checkpoint: str | Path | None = None
 ) -> dict[str, Any]:

@@ -107,3 +107,11 @@ def test_what_loses_with_confidence_is_never_promising():
     }
     assert promising(gains, 1.0) == [Trial(1), Trial(3)]
     assert promising(gains, 0.3) == [Trial(1)]
+
+
+def test_a_grouped_convolution_is_tried_whole_only():
+    halving, runs = analysis(AnalysisSettings(rungs=((1, 1),), depth=DEPTH))
+    halving.body = [replace(x, whole_only=x.weight == BEST_WEIGHT) for x in halving.body]
+    found = halving.all()
+    assert found.weights[BEST_WEIGHT, 1.0].gain == pytest.approx(0.04, abs=0.01)
+    assert (BEST_WEIGHT, 0.5) not in found.weights and not any(f"{BEST_WEIGHT}@0" in key for key in runs)

@@ -8,6 +8,7 @@ from tests.choose.tasks import dataset
 from tests.host.programs import network
 from trainlet.api import Settings, build, prepare
 from trainlet.choose.structure import cuts, last_cut_before, layer_infos, tail
+from trainlet.scheme import layers
 
 
 def test_parts_of_inverted_residuals_are_found_by_structure():
@@ -56,3 +57,9 @@ def _training(weight: str):
     from trainlet.scheme.scheme import Channels
 
     return UpdateScheme("one", {weight: Channels(share=1.0)})
+
+
+def test_layers_whose_channels_cannot_be_chosen_are_marked():
+    graph = network("excited", False)
+    marked = {x.weight for x in layer_infos(graph) if x.whole_only}
+    assert marked == {x.weight.name for x in layers(graph) if x.node.attrs.get("groups") == 2} != set()

@@ -148,3 +148,19 @@ def test_batch_norm_trained_in_batch_mode_is_pytorchs() -> None:
     for name in (n for n in expected if not n.endswith("num_batches_tracked")):
         step = (expected[name] - before[name].double()).numpy()
         close((trained[name].double() - before[name].double()).numpy(), step, name, 1e-3)
+
+
+def test_attention_of_explicit_products_takes_any_batch() -> None:
+    """transformers' "eager" attention merges batch and heads; its mask is a constant of zeros."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8,
+        image_size=8, patch_size=4, num_labels=3, attn_implementation="eager",
+    )  # fmt: skip
+    module = ViTForImageClassification(config).eval()
+    graph, _ = from_module_with_origin(module, torch.zeros(1, 3, 8, 8))
+    x = sample((3, 3, 8, 8))
+    y = interpret(rebatch(graph, 3), {graph.inputs[0].name: x.transpose(0, 2, 3, 1)}).outputs[0]
+    close(y, outputs(module, x))

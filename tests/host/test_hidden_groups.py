@@ -10,7 +10,7 @@ from tests.host.programs import Net, samples
 from trainlet.api import Settings, plan
 from trainlet.backends.c99 import scratch_bytes, write_sources
 from trainlet.ir import Graph
-from trainlet.passes import PASSES
+from trainlet.passes import OPTIONAL, PASSES
 from trainlet.plan.program import plan as plan_module
 from trainlet.quantize import quantize
 from trainlet.runtime.host import HostProgram
@@ -18,8 +18,9 @@ from trainlet.runtime.measure import peak_arena_bytes, touched
 from trainlet.scheme import UpdateScheme
 from trainlet.scheme.scheme import Channels
 
-WHOLE = [p for p in PASSES if p not in ("group-hidden", "widen-groups")]
-SMALLEST = [p for p in PASSES if p != "widen-groups"]
+CHOSEN = [p for p in PASSES if p not in OPTIONAL]
+WHOLE = [p for p in CHOSEN if p not in ("group-hidden", "widen-groups")]
+SMALLEST = [p for p in CHOSEN if p != "widen-groups"]
 
 
 @cache
@@ -47,6 +48,9 @@ SPARSE = UpdateScheme(
 # No layer below the third block's: its chain ends with updates.
 LAST = UpdateScheme("last", {"conv8/weight": ALL, "head/weight": ALL}, BIASES[5:])
 
+# The lowest trained layer is depthwise: its chain ends with those weights.
+DEPTHWISE = UpdateScheme("depthwise", {"conv9/weight": ALL, "head/weight": ALL}, BIASES[6:])
+
 
 def grouped_and_whole(graph, tmp_path, passes=SMALLEST, **settings):
     module = plan(graph, Settings(**settings)).module
@@ -69,7 +73,7 @@ def chains(program):
 
 CASES = [
     *itertools.product([True], ["full", SPARSE], ["fp32", "residual", "stochastic", "nearest"], [1]),
-    *itertools.product([True], [SPARSE, LAST, "bias-only:6"], ["stochastic"], [3]),
+    *itertools.product([True], [SPARSE, LAST, DEPTHWISE, "bias-only:6"], ["stochastic"], [3]),
     *itertools.product([False], ["full", "last:3"], ["fp32"], [2]),
 ]
 
@@ -115,7 +119,7 @@ def test_hidden_channels_need_not_be_a_multiple_of_the_group(hidden, tmp_path):
 
 def test_planner_chooses_groups_that_lower_the_peak(tmp_path):
     graph = widening(True, 96)
-    programs = grouped_and_whole(graph, tmp_path, list(PASSES), scheme=SPARSE, master="stochastic")
+    programs = grouped_and_whole(graph, tmp_path, CHOSEN, scheme=SPARSE, master="stochastic")
     (grouped, _), (whole, _) = programs
     assert any(16 <= n.attrs["group"] < 96 for n in chains(grouped))
     assert grouped.bytes["arena"] < 0.8 * whole.bytes["arena"]

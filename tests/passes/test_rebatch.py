@@ -44,6 +44,7 @@ def test_every_activation_gets_the_batch() -> None:
         "y: f32[4,2] = Reshape(x) {shape=(4, 2)}",
         "y: f32[4,2] = Transpose(x) {perm=(1, 0)}",
         "y: f32[1,4] = ReduceSum(x) {shape=(1, 4)}",
+        "y: f32[4,4] = Concat(x, x) {axis=0}",
     ],
 )
 def test_layer_that_mixes_samples_is_named(line: str) -> None:

@@ -12,7 +12,7 @@ from trainlet.api import Settings, plan, plan_report
 from trainlet.backends.c99 import scratch_bytes
 from trainlet.backends.c99.header import plan_table
 from trainlet.ir import Graph
-from trainlet.passes import PASSES
+from trainlet.passes import OPTIONAL, PASSES
 from trainlet.plan.program import Program
 from trainlet.plan.program import plan as plan_module
 from trainlet.plan.savings import TECHNIQUES
@@ -36,7 +36,7 @@ def program(where: str = "arena", scheme: str = "bias-only:4") -> Program:
 
 def peak_without(found: Program, *techniques: str) -> int:
     gone = {p for name in techniques for p in TECHNIQUES[name][0]}
-    passes = [p for p in PASSES if p not in gone]
+    passes = [p for p in PASSES if p not in gone and p not in OPTIONAL]
     return plan_module(found.module, scratch_bytes, passes=passes).main.lower_bound_bytes
 
 

@@ -59,7 +59,9 @@ class Estimate:
 @dataclass(frozen=True)
 class LayerInfo:
     """Where a weight lies. `conv_index`: as in the published schemes, None for the head. `part`: pw1, dw or
-    pw2 of an inverted residual block, else conv or gemm. `bytes`: of the whole weight, int8 or float."""
+    pw2 of an inverted residual block, else conv or gemm. `bytes`: of the whole weight, int8 or float.
+    `whole_only`: a grouped convolution, whose channels cannot be chosen.
+    """
 
     index: int
     conv_index: int | None
@@ -69,6 +71,7 @@ class LayerInfo:
     part: str
     channels: int
     bytes: int
+    whole_only: bool = False
 
 
 @dataclass(frozen=True)

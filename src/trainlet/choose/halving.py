@@ -185,12 +185,12 @@ class Halving:
             return Trial(max(base, position[x.weight]), x.weight, share)
 
         largest = max(self.s.shares)
-        whole = [trial(x, largest) for x in body]
+        whole = [trial(x, largest) for x in body if partial(x, largest)]
         self.go("whole weights", [*[self.base_of(t) for t in whole], *whole], 0)
         good = {t.weight for t in promising(self.gains(whole), 0.5)}
         parts = [
             trial(x, share) for x in body for share in self.s.shares
-            if x.weight in good and share != largest and int(x.channels * share) > 0
+            if x.weight in good and share != largest and partial(x, share)
         ]  # fmt: skip
         self.go("shares of weights", parts, 0)
         self.climb("weights", [*whole, *parts])
@@ -223,16 +223,23 @@ class Halving:
     ) -> dict[tuple[str, float], Estimate]:
         """Shares of unpromising weights that were not run: in proportion to the gain of the whole, seeds
         0."""
+        largest = max(self.s.shares)
         for x in body:
-            largest = max(self.s.shares)
+            if (x.weight, largest) not in found:
+                continue
             e = found[x.weight, largest]
             for share in self.s.shares:
-                if (x.weight, share) not in found and int(x.channels * share) > 0:
+                if (x.weight, share) not in found and partial(x, share):
                     at = share / largest
                     found[x.weight, share] = Estimate(
                         at * e.gain, min(at * e.low, e.low), max(at * e.high, e.high), 0, e.epochs
                     )
         return dict(sorted(found.items(), key=lambda item: item[0]))
+
+
+def partial(x: LayerInfo, share: float) -> bool:
+    """Whether a layer can be trained at a share of its channels."""
+    return int(x.channels * share) > 0 and (share == 1 or not x.whole_only)
 
 
 def _loss(record: Mapping[str, Any]) -> float:

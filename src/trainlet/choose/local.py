@@ -141,7 +141,7 @@ def serve(folder: Path) -> None:
     do = Trials(pickle.loads((folder / "task.pickle").read_bytes()), folder)
     for line in sys.stdin:
         try:
-            answer = {"record": do(run_of(json.loads(line)))}
+            answer: dict[str, Any] = {"record": do(run_of(json.loads(line)))}
         except TrainletError as error:
             answer = {"error": str(error)}
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -143,15 +144,14 @@ def _analysis(
         return path
     if Path(path).exists():
         return read(path, graph, data)
-    from trainlet.choose.analyze import AnalysisProgress, analyze
+    from trainlet.choose.analyze import analyze
+    from trainlet.choose.progress import lines
 
     say(f"no analysis in {path} yet: measuring contributions (this is the long part; it is kept)")
-
-    def watch(p: AnalysisProgress) -> None:
-        if p.done == p.total:
-            say(f"  {p.phase}: {p.total} runs")
-
-    return analyze(graph, data, path, AnalysisSettings(seed=settings.seed), watch=watch)
+    batch = min(AnalysisSettings.batch, max(1, len(data.y_train) // 4))  # a small data set still fills some
+    wanted = AnalysisSettings(batch=batch, seed=settings.seed)
+    watch = lines(lambda line: say(f"  {line}"))
+    return analyze(graph, data, path, wanted, jobs=os.cpu_count() or 1, watch=watch)
 
 
 def _searcher(graph: Graph, data: Dataset, settings: api.Settings, request: Request) -> Searcher:

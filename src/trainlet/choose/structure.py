@@ -40,6 +40,7 @@ def layer_infos(graph: Graph) -> tuple[LayerInfo, ...]:
             parts[layer.index][1],
             layer.channels,
             layer.weight.bytes,
+            not layer.depthwise and int(layer.node.attrs.get("groups", 1)) > 1,  # type: ignore[arg-type]
         )
         for layer in found
     )

@@ -44,8 +44,8 @@ app = typer.Typer(
 )
 for command in (
     looking.inspect, looking.schemes, looking.plan, deploy.compile_, deploy.pack, choosing.analyze,
-    searching.search, training.train, training.evaluate, deploy.export, deploy.quantize, device.boards,
-    device.emulate, text.opt,
+    searching.search, training.train, training.evaluate, deploy.export, deploy.convert, deploy.quantize,
+    device.boards, device.emulate, text.opt,
 ):  # fmt: skip
     app.command(name={"compile_": "compile", "evaluate": "eval"}.get(command.__name__))(command)
 

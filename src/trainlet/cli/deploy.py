@@ -138,6 +138,26 @@ class Head(StrEnum):
     int8 = "int8"
 
 
+class Norm(StrEnum):
+    """What happens to BatchNormalization."""
+
+    folded = "folded"
+    batch = "batch"
+
+
+def convert(
+    model: o.Model,
+    output: Annotated[Path, typer.Option("--output", "-o", help="FILE.tl; FILE.npz goes beside it.")],
+    norm: Annotated[
+        Norm, typer.Option(help="BatchNormalization: folded and frozen, or trained on batches.")
+    ] = Norm.folded,
+) -> None:
+    """Write a network as it is imported, as IR text."""
+    graph = api.convert(model, output, norm.value)
+    text = str(output).removesuffix(".tl")
+    print(f"wrote {text}.tl and {text}.npz: {graph.name}, {len(graph.nodes)} nodes")
+
+
 def quantize(
     model: o.Model,
     data: o.Data,

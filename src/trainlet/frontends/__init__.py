@@ -19,7 +19,8 @@ def load(model: Any, example_inputs: Any = None, *, norm: str = "folded") -> Gra
     """The inference graph of a model: the path of an ONNX file, TFLite file, int8 archive or IR text, or a
     torch.nn.Module with `example_inputs` (a tensor (N, ...) of its input's shape).
 
-    norm: what happens to a module's BatchNorms (frontends/torch.py).
+    norm: what happens to BatchNorms of a module or an ONNX file: "folded" into the layer before, or "batch":
+    kept, and trained with the statistics of the batch (docs/pytorch.md). Other files have none.
     Raises ModelError naming the file when it is missing, truncated or of no supported kind.
     """
     if is_module(model):
@@ -29,9 +30,9 @@ def load(model: Any, example_inputs: Any = None, *, norm: str = "folded") -> Gra
             name = type(model).__name__
             raise ModelError(f"{name}: give example inputs, as in load(module, torch.zeros(1, 3, 224, 224))")
         return from_module(model, example_inputs, norm)
-    if example_inputs is not None or norm != "folded":
-        raise ModelError(f"example inputs and norm={norm!r} go with a torch.nn.Module, not with {model}")
-    return load_with_origin(model)[0]
+    if example_inputs is not None:
+        raise ModelError(f"example inputs go with a torch.nn.Module, not with {model}")
+    return load_with_origin(model, norm)[0]
 
 
 def is_module(model: Any) -> bool:
@@ -40,9 +41,11 @@ def is_module(model: Any) -> bool:
     return torch is not None and isinstance(model, torch.nn.Module)
 
 
-def load_with_origin(path: str | Path) -> tuple[Graph, OnnxOrigin | None]:
+def load_with_origin(path: str | Path, norm: str = "folded") -> tuple[Graph, OnnxOrigin | None]:
     """`load` of a file, and for an ONNX file how its input and output look there."""
     path = Path(path)
+    if norm not in ("folded", "batch"):
+        raise ModelError(f"norm {norm!r} is none of folded, batch")
     if path.suffix == "" and path.with_suffix(".json").is_file():
         path = path.with_suffix(".json")
     if not path.is_file():
@@ -63,7 +66,7 @@ def load_with_origin(path: str | Path) -> tuple[Graph, OnnxOrigin | None]:
         raise ModelError(f"{path.name} is not a model: trainlet reads {SUPPORTED}")
     from trainlet.frontends.onnx import load_onnx_with_origin
 
-    return load_onnx_with_origin(path)
+    return load_onnx_with_origin(path, norm=norm)
 
 
 def _is_text(path: Path) -> bool:

@@ -22,7 +22,7 @@ GROUP = 16  # channels: two bytes of a packed mask, and what the widest kernel c
 
 
 def group_hidden(graph: Graph) -> Graph:
-    """Every chain of gradients through a hidden layer becomes one op, in the smallest groups.
+    """Chains of gradients through a hidden layer become one op each, in the smallest groups.
 
     `widen_groups` takes back what does not pay, once everything else is in its place.
     """
@@ -31,7 +31,8 @@ def group_hidden(graph: Graph) -> Graph:
     merged: dict[str, Node] = {}  # first result of the chain's last node -> the chain
     gone: set[str] = set()
     for node in graph.nodes:
-        if node.output.name in gone or not (chain := _chain(node, readers, kept)):
+        chain = [] if node.output.name in gone else _chain(node, readers, kept)
+        if not chain or not _pays(Chain(chain)):
             continue
         gone |= {n.output.name for n in chain}
         merged[chain[-1].output.name] = _merge(chain, GROUP)
@@ -42,6 +43,22 @@ def group_hidden(graph: Graph) -> Graph:
         elif node.output.name not in gone:
             nodes.append(node)
     return in_order(graph.with_nodes(nodes)) if merged else graph
+
+
+def _pays(chain: Chain) -> bool:
+    """Whether a chain in the smallest groups needs less than its ordinary nodes, each with what it overwrites.
+
+    Not where the hidden layer is no wider than what it is computed from: then dy and dx are as large as the
+    hidden gradients, and groups come on top.
+    """
+    dy, hidden, depthwise, maker = chain.reader.inputs[0], chain.reader.output, chain.depthwise, chain.maker
+    assert dy is not None
+    whole = [dy.bytes + hidden.bytes]
+    if depthwise is not None:
+        whole.append((0 if chain.overwrites else hidden.bytes) + depthwise.output.bytes)
+        hidden = depthwise.output
+    dx = maker.output.bytes if maker is not None and maker.input(2) is None else 0
+    return dy.bytes + dx + 4 * chain.work_elements(GROUP) < max(*whole, hidden.bytes + dx)
 
 
 def _merge(nodes: Sequence[Node], group: int) -> Node:

@@ -1,4 +1,8 @@
-"""The same network for another batch size."""
+"""The same network for another batch size.
+
+A leading dimension may hold samples times something else (heads of an attention), samples outermost: it
+grows by the same factor. What would mix samples then changes a shape, and is refused.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +43,9 @@ def rebatch(graph: Graph, batch: int) -> Graph:
             new = b.add(node.op, inputs, attrs, name=y.name, source=node.source, quant=y.quant)
         except GraphError:
             raise ModelError(mixes) from None
-        if new.shape != (batch, *y.shape[1:]):
+        if y.shape[0] % old or new.shape != (y.shape[0] // old * batch, *y.shape[1:]) or _cuts(node):
+            raise ModelError(mixes)
+        if y in graph.outputs and y.shape[0] != old:
             raise ModelError(mixes)
         env[y.name] = new
     return b.build([env[v.name] for v in graph.outputs])
@@ -66,6 +72,14 @@ def _repeated(b: GraphBuilder, x: Value | None, batch: int) -> Value | None:
     return b.add("Expand", [x], {"shape": (batch, *x.shape[1:])}, name=f"{x.name}/repeated")
 
 
+def _cuts(node: Node) -> bool:
+    """Whether a layer takes parts of, or puts together, a leading dimension that holds more than samples."""
+    x, y = node.input(0), node.output
+    if node.op == "Concat":
+        return int(node.attrs["axis"]) == 0
+    return node.op in ("Slice", "Pad") and x is not None and x.shape[0] != y.shape[0]
+
+
 def _attrs(node: Node, old: int, batch: int) -> dict[str, Attr]:
     attrs = dict(node.attrs)
     name, x = BATCHED.get(node.op), node.input(0)
@@ -73,6 +87,8 @@ def _attrs(node: Node, old: int, batch: int) -> dict[str, Attr]:
         return attrs
     dims = tuple(attrs[name])
     drops_batch = node.op == "ReduceSum" and len(dims) < len(x.shape)
-    if dims and dims[0] == old and not drops_batch:
+    if node.op == "Reshape" and dims and dims[0] % old == 0:  # samples times something (heads), samples first
+        attrs[name] = (dims[0] // old * batch, *dims[1:])
+    elif dims and dims[0] == old and not drops_batch:
         attrs[name] = (batch, *dims[1:])
     return attrs

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from trainlet.ir import Graph
-from trainlet.passes import PASSES, run_passes
+from trainlet.passes import OPTIONAL, PASSES, run_passes
+from trainlet.passes.recompute import recomputed
 from trainlet.plan.liveness import lower_bound
 
 # How it reads in a report -> the passes that do it, and the op that shows that they did.
@@ -27,11 +28,15 @@ def savings(derived: Graph, planned: Graph) -> dict[str, int]:
         dropped["both"] = tuple(p for passes in dropped.values() for p in passes)
     peak = lower_bound(planned)
     graph = replace(derived, placed=planned.placed)
-    saved = {name: _peak(graph, passes) - peak for name, passes in dropped.items()}
+    target = peak if recomputed(planned) else None
+    saved = {name: _peak(graph, passes, target) - peak for name, passes in dropped.items()}
     return {name: count for name, count in saved.items() if count > 0}
 
 
-def _peak(graph: Graph, without: tuple[str, ...]) -> int:
+def _peak(graph: Graph, without: tuple[str, ...], target_bytes: int | None) -> int:
+    """target_bytes: of recomputation, where the plan has some."""
+    without += OPTIONAL if target_bytes is None else ()
     if "stream-rows" in without and "rows" in graph.placed.values():
         graph = replace(graph, placed={})  # an image that cannot come by rows is in the arena
-    return lower_bound(run_passes(graph, [p for p in PASSES if p not in without]))
+    names = [p for p in PASSES if p not in without]
+    return lower_bound(run_passes(graph, names, arena_target_bytes=target_bytes))

@@ -67,8 +67,9 @@ def hidden_grad(c: Writer, n: Node) -> Iterator[str]:
         "reader": to.convolution("reader", chain.reader, None),
         "inner": to.clamp("inner", chain.clamp(False), chain.bias_update(False)),
     }
-    if chain.depthwise is not None:
+    if chain.depthwise is not None or chain.depthwise_update is not None:
         fields["depthwise"] = to.convolution("depthwise", chain.depthwise, chain.depthwise_update)
+    if chain.depthwise is not None:
         fields["outer"] = to.clamp("outer", chain.clamp(True), chain.bias_update(True))
         fields["overwrite"] = str(int(chain.overwrites))
     if chain.maker is not None or chain.maker_update is not None:

@@ -19,7 +19,8 @@ typedef struct {
   const tl_update *bias;
 } tl_clamp_grad;
 
-/* One convolution of the chain. shape NULL: there is none. update NULL: its weights are frozen. */
+/* One convolution of the chain. shape NULL: there is none. update NULL: its weights are frozen. weights NULL (depthwise,
+ * maker): its dx is not wanted, the chain ends there. */
 typedef struct {
   const tl_conv_shape *shape;
   const tl_weights *weights;
@@ -37,7 +38,7 @@ typedef struct {
 } tl_hidden_chain;
 
 /* dx (NULL: not wanted) (+)= ...; accumulate = 0: dx is overwritten.
- * work: group * (positions the reader reads + unless overwrite: positions the maker makes) floats; without a depthwise
+ * work: group (at most all channels) * (positions the reader reads + unless overwrite: positions the maker makes) floats; without a depthwise
  * convolution the first only.
  * scratch: the largest of TL_CONV_SCRATCH_BYTES, TL_BIAS_GRAD_SCRATCH_BYTES and what the depthwise function needs. */
 void tl_hidden_grad(const tl_hidden_chain *chain, const float *dy, float *dx, int32_t accumulate, float *work,

@@ -44,17 +44,20 @@ static void clamp_grad(const tl_clamp_grad *a, float *d, int32_t positions, int3
   }
 }
 
-/* The depthwise dx of a group, from d to `to`, which is d where it is overwritten; then its weights. */
+/* The depthwise dx of a group, from d to `to`, which is d where it is overwritten, unless the chain ends here; then its
+ * weights. */
 static void depthwise_grads(const tl_hidden_chain *a, int32_t first, int32_t count, float *d, float *to,
                             void *scratch) {
   tl_conv_shape s = *a->depthwise.shape;
   int32_t taps = s.kh * s.kw;
-  const tl_weights w = rows_of_weights(a->depthwise.weights, first, taps, 1);
   s.c = s.o = s.groups = count;
-  if (a->overwrite) {
-    tl_depthwise_input_grad_inplace(&s, d, &w, scratch);
-  } else {
-    tl_depthwise_input_grad(&s, d, &w, to, 0, scratch);
+  if (a->depthwise.weights) {
+    const tl_weights w = rows_of_weights(a->depthwise.weights, first, taps, 1);
+    if (a->overwrite) {
+      tl_depthwise_input_grad_inplace(&s, d, &w, scratch);
+    } else {
+      tl_depthwise_input_grad(&s, d, &w, to, 0, scratch);
+    }
   }
   if (a->depthwise.update) {
     tl_grad_x x = *a->depthwise.x;
@@ -85,16 +88,18 @@ void tl_hidden_grad(const tl_hidden_chain *a, const float *dy, float *dx, int32_
                     void *scratch) {
   const tl_conv_shape *reader = a->reader.shape, *depthwise = a->depthwise.shape;
   int32_t channels = reader->c, positions = reader->n * reader->h * reader->w;
-  for (int32_t first = 0; first < channels; first += a->group) {
-    int32_t count = channels - first < a->group ? channels - first : a->group;
+  int32_t group = channels < a->group ? channels : a->group;
+  for (int32_t first = 0; first < channels; first += group) {
+    int32_t count = channels - first < group ? channels - first : group;
     float *d = work;
     tl_conv_input_grad_slice(reader, dy, a->reader.weights, first, count, d, scratch);
     clamp_grad(&a->inner, d, positions, channels, first, count, scratch);
     if (depthwise) {
-      if (!a->overwrite) d = work + a->group * positions;
+      if (!a->overwrite) d = work + group * positions;
       depthwise_grads(a, first, count, work, d, scratch);
-      clamp_grad(&a->outer, d, depthwise->n * depthwise->h * depthwise->w, channels, first, count, scratch);
     }
+    if (depthwise && a->depthwise.weights)
+      clamp_grad(&a->outer, d, depthwise->n * depthwise->h * depthwise->w, channels, first, count, scratch);
     if (a->maker.shape) maker_grads(a, first, count, d, dx, accumulate || first > 0, scratch);
   }
 }
