@@ -11,7 +11,19 @@ from trainlet.device import emulate
 # (network, scheme, input) -> (RAM with stack, instructions of a step, of its forward part), measured with gcc 12.2 -O2
 EXPECTED = {
     ("mcunet-5fps.json", "49kb", "arena"): (118_568, 76_800_000, 52_300_000),
-    ("mcunet-5fps.json", "49kb", "rows"): (80_672, 79_700_000, 53_400_000),
+    ("mcunet-5fps.json", "49kb", "rows"): (80_664, 79_700_000, 53_400_000),
+    ("mcunet-5fps.json", "99kb", "arena"): (159_800, 88_100_000, 53_300_000),
+    ("mcunet-5fps.json", "99kb", "rows"): (132_184, 90_800_000, 53_800_000),
+    ("mbv2-w0.35.json", "99kb", "arena"): (154_280, 76_400_000, 48_900_000),
+    ("mbv2-w0.35.json", "99kb", "rows"): (123_712, 78_300_000, 49_300_000),
+    ("proxyless-w0.3.json", "98kb", "arena"): (164_340, 75_800_000, 48_700_000),
+    ("proxyless-w0.3.json", "98kb", "rows"): (125_224, 76_800_000, 49_300_000),
+    ("kws_ref_model.tflite", "head", "arena"): (22_272, 8_500_000, 8_500_000),
+    ("kws_ref_model.tflite", "head", "rows"): (22_560, 10_000_000, 10_000_000),
+    ("pretrainedResnet_quant.tflite", "head", "arena"): (25_552, 28_600_000, 28_500_000),
+    ("pretrainedResnet_quant.tflite", "head", "rows"): (22_960, 28_600_000, 28_600_000),
+    ("vww_96_int8.tflite", "head", "arena"): (54_960, 24_400_000, 24_100_000),
+    ("vww_96_int8.tflite", "head", "rows"): (29_392, 25_200_000, 24_900_000),
 }
 
 
