@@ -59,3 +59,19 @@ def test_a_wrong_emulation_is_one_clear_line(words, says, program):
     result = run("emulate", folder, "--data", data, *words)
     assert result.exit_code == 1
     assert says in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_power_cuts_report_what_became_of_each(program):
+    available("unicorn", "stm32f746")
+    folder, data = program
+    line = ("emulate", folder, "--data", data, "--board", "stm32f746", "--steps", 1, "--engine", "unicorn")
+    result = run(*line, "--power-cuts", 1)
+    assert result.exit_code == 0, result.output
+    for words in (
+        "power cut while it saves",
+        "cut in 1, each torn in 6 ways",
+        "12 boots",
+        "lost 0, corrupt 0",
+    ):
+        assert words in result.stdout
+    assert "every run ended in the bits of an uninterrupted run" in result.stdout

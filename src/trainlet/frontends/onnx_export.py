@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from trainlet.errors import ModelError
-from trainlet.frontends import onnx_export_float, onnx_export_int8  # noqa: F401  (register exporters)
+from trainlet.frontends import onnx_export_float, onnx_export_int8, onnx_export_norm  # noqa: F401  (exporters)
 from trainlet.frontends.layout import channels_last
 from trainlet.frontends.onnx import OnnxOrigin
 from trainlet.frontends.onnx_writer import EXPORTERS, Writer, channels_first
