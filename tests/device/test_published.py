@@ -8,7 +8,7 @@ from tests.shared_files import shared
 from trainlet import api
 from trainlet.device import emulate
 
-# (network, scheme, input) -> (RAM with stack, instructions of a step, of its forward part), measured with gcc 12.2 -O2
+# (network, scheme, input) -> (RAM with stack, instructions of a step, of its forward part); gcc 12.2 -O2
 EXPECTED = {
     ("mcunet-5fps.json", "49kb", "arena"): (118_568, 76_800_000, 52_300_000),
     ("mcunet-5fps.json", "49kb", "rows"): (80_664, 79_700_000, 53_400_000),
