@@ -122,7 +122,7 @@ def table(finder: Searcher, rows: list[list[Row]], log: Log) -> list[str]:
 
 
 def confirm_named(data: str, epochs: int) -> None:
-    """What the comparing step of the search takes of the head, biases and published schemes: little or much?"""
+    """What the comparing step of the search takes of the head, biases and published schemes."""
     from trainlet.choose.confirm import Candidate, Training, confirm, preferred
     from trainlet.choose.task import AnalysisSettings, make_task
 
