@@ -12,7 +12,7 @@ import numpy as np
 
 from trainlet.errors import BackendError, DataError
 from trainlet.ir.graph import DTYPES
-from trainlet.runtime.toolchain import FLAGS, build_flags, build_shared
+from trainlet.runtime.toolchain import FLAGS, build_flags, build_shared, check_processor
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:
@@ -39,6 +39,7 @@ class HostProgram:
         self.manifest: dict[str, Any] = json.loads(path.read_text())
         if "build" in self.manifest and flags == FLAGS:
             flags, native = build_flags(self.manifest["build"]), False
+        check_processor(self.manifest.get("needs", []))
         self._library = ctypes.CDLL(str(build_shared(folder, flags, native)))
         counter = self.training_function == "accumulate"
         self._layout = _layout(self.manifest["bytes"], counter, self.manifest.get("alignment", 0))

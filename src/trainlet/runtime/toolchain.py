@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ CPU_FLAGS = (
     "-fPIC",
     "-pthread",
 )
+INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
 
@@ -56,8 +59,19 @@ def build_flags(build: Mapping[str, Any]) -> tuple[str, ...]:
     """Compiler flags of a program of backends/cpu, from the "build" of its manifest."""
     from trainlet.backends.cpu.target import ISAS
 
-    isa = build["isa"]
-    return (*CPU_FLAGS, *(native_flags(compiler()) if isa == "native" else ISAS[isa].flags))
+    return (*CPU_FLAGS, *ISAS[build["isa"]].flags)
+
+
+def check_processor(needs: Sequence[str]) -> None:
+    """Raises BackendError where this processor lacks an instruction set extension that a program uses."""
+    from trainlet.backends.cpu.target import cpu_features
+
+    have = cpu_features() if needs else set()
+    if missing := [name for name in needs if have and name not in have]:
+        raise BackendError(
+            f"the program was built for a processor with {', '.join(missing)}, which this one lacks: "
+            'compile it here, or with isa="x86-64"'
+        )
 
 
 def build_shared(folder: Path, flags: Sequence[str] = FLAGS, native: bool = True) -> Path:
@@ -71,7 +85,8 @@ def build_shared(folder: Path, flags: Sequence[str] = FLAGS, native: bool = True
     kernels = sorted((folder / "kernels").glob("*.c"))
     headers = sorted([*folder.glob("*.h"), *(folder / "kernels").glob("*.h")])
     sources = (*sorted(folder.glob("*.c")), *kernels)
-    objects = [_object(command, source, headers, folder, flags) for source in sources]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        objects = list(pool.map(lambda source: _object(command, source, headers, folder, flags), sources))
     key = digest([*command, *flags, *(o.name for o in objects)], [])
     library = cache_folder() / f"{key}.so"
     if not library.exists():
@@ -82,9 +97,7 @@ def build_shared(folder: Path, flags: Sequence[str] = FLAGS, native: bool = True
 def _object(
     command: Sequence[str], source: Path, headers: Sequence[Path], folder: Path, flags: Sequence[str]
 ) -> Path:
-    near = [h for h in headers if h.parent == source.parent or h.parent.name == "kernels"]
-    if source.parent.name == "kernels":
-        near = [h for h in headers if h.parent.name == "kernels"]
+    near = _included(source, {h.name: h for h in headers})
     data = source.with_suffix(".bin")  # what the source includes as bytes
     key = digest([*command, *flags, source.name], [source, *near, *([data] if data.exists() else [])])
     result = cache_folder() / f"{key}.o"
@@ -93,6 +106,18 @@ def _object(
         include += [f'-DTL_WEIGHTS_FILE="{data}"'] if data.exists() else []
         publish(result, lambda out: [*command, *flags, *include, "-c", str(source), "-o", out])
     return result
+
+
+def _included(source: Path, headers: Mapping[str, Path]) -> list[Path]:
+    """The headers among `headers` that a source includes, directly or not."""
+    found: dict[str, None] = {}
+    queue = [source]
+    while queue:
+        for name in INCLUDE.findall(queue.pop().read_text()):
+            if name in headers and name not in found:
+                found[name] = None
+                queue.append(headers[name])
+    return [headers[name] for name in sorted(found)]
 
 
 def publish(target: Path, command: object) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from trainlet.backends.c99.update import update_struct
 from trainlet.backends.c99.writer import braces
+from trainlet.backends.cpu import winograd
 from trainlet.backends.cpu.weights import padded, panels
 from trainlet.backends.cpu.writer import CpuWriter, kernel, parallel, shape_value, struct
 from trainlet.ir import Node, Value
@@ -16,6 +17,9 @@ from trainlet.ir.ops.convolution import node_window
 from trainlet.ir.ops.gradients import input_grad_window, weight_grad_window
 from trainlet.ir.ops.optimizers import update_operand
 from trainlet.ir.ops.window import Window
+
+WEIGHTS_DEPTH = 128  # TL_WEIGHTS_DEPTH of tl_dense.h
+WIDE = 65_536  # elements of a matrix whose gradient is summed by blocks
 
 
 def is_product(s: Window) -> bool:
@@ -53,10 +57,12 @@ def _product(c: CpuWriter, m: int, k: int, n: int, a: str, b: str, y: str, finis
 def forward(c: CpuWriter, n: Node) -> Iterable[str]:
     s, (x, w) = node_window(n), n.inputs[:2]
     assert w is not None
-    parts = c.parts(s.macs)
-    pack, b = _forward_panels(c, w, parts)
-    yield from pack
     finish = c.finish(n.input(2))
+    if winograd.pays(c, s, c.frozen(w)):
+        yield from winograd.write(c, s, c.ptr(x), w, c.ptr(c.ending.out), finish, False)
+        return
+    pack, b = _forward_panels(c, w, c.parts(s.macs))
+    yield from pack
     if is_product(s):
         yield from _product(c, s.positions, s.c, s.o, c.ptr(x), b, c.ptr(c.ending.out), finish)
         return
@@ -68,7 +74,9 @@ def _dense(c: CpuWriter, s: Window, x: str, b: str, y: str, finish: str, run: st
     k = s.kh * s.kw * (s.c if run == "tl_dense_rows" else s.o)
     row = k if run == "tl_dense_rows" else k + s.c
     fields = {"s": shape_value(c, s), "x": x, "panels": b, "y": y, "finish": finish}
-    yield struct("tl_dense", "d", {**fields, "tiles": c.scratch(parts * tile_rows(k) * row)})
+    yield struct(
+        "tl_dense", "d", {**fields, "tiles": c.scratch(parts * (tile_rows(k) * row + c.target.lanes))}
+    )
     yield parallel(run, "&d", parts)
 
 
@@ -125,6 +133,9 @@ def input_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     s, (dy, w) = input_grad_window(n), n.inputs[:2]
     assert w is not None
     y, turned = c.ptr(c.ending.out), transposed(s)
+    if turned is not None and winograd.pays(c, turned, c.frozen(w)):
+        yield from winograd.write(c, turned, c.ptr(dy), w, y, c.finish(), True)
+        return
     lists = [list(reversed(range(s.kh * s.kw)))] if turned is not None else classes(s)
     pack, b = _gradient_panels(c, s, w, lists)
     yield from pack
@@ -169,8 +180,10 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     k, parts = s.kh * s.kw * s.c, c.parts(s.macs)
     yield update_of(c, n)
     sums = c.scratch(s.o * k)
-    if not is_product(s):
-        tiles = c.scratch(parts * tile_rows(k) * (k + c.target.lanes) + c.target.lanes)
+    # Rows of dy that are a multiple of 2 KB apart fall into few sets of a cache: those are copied, too.
+    if not is_product(s) or s.o % 512 == 0 or s.o * s.c >= WIDE:
+        floats = WEIGHTS_DEPTH * (min(k, 24 * c.target.lanes) + s.o) + c.target.lanes  # tl_weights_floats
+        tiles = c.scratch(parts * floats)
         dense = {"s": shape_value(c, s), "x": c.ptr(x), "dy": c.ptr(dy), "sums": sums, "tiles": tiles}
         yield struct("tl_dense_weights", "g", {**dense, "u": "&u"})
         yield parallel("tl_dense_weights_part", "&g", parts)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from trainlet.backends.c99.update import update_struct
 from trainlet.backends.cpu.convolution import plain_update
-from trainlet.backends.cpu.writer import CpuWriter, kernel, parallel, struct
-from trainlet.ir import Node
+from trainlet.backends.cpu.writer import CpuWriter, kernel, parallel, shape_value, struct
+from trainlet.ir import Node, Value
 from trainlet.ir.ops.optimizers import update_operand
 from trainlet.ir.ops.pooling import node_pool
 
@@ -57,6 +58,25 @@ def mean_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     y, x = c.ptr(n.inputs[0]), c.ptr(n.output)
     yield struct("tl_mean_f32", "s", {"x": x, "y": y, **_mean_fields(n)})
     yield parallel("tl_mean_grad_part", "&s", c.elements_parts(n.output.size))
+
+
+def _maxpool_fields(c: CpuWriter, n: Node, x: Value | None) -> dict[str, object]:
+    s = node_pool(n)
+    return {"s": shape_value(c, replace(s, groups=s.c)), "x": c.ptr(x)}
+
+
+@kernel("MaxPool", fits=lambda n: n.output.dtype == "f32")
+def max_pool(c: CpuWriter, n: Node) -> Iterable[str]:
+    yield struct("tl_maxpool", "p", {**_maxpool_fields(c, n, n.inputs[0]), "y": c.ptr(n.output)})
+    yield parallel("tl_maxpool_rows", "&p", c.elements_parts(n.output.size))
+
+
+@kernel("MaxPoolGrad", fits=lambda n: n.inputs[1].dtype == "f32")  # type: ignore[union-attr]
+def max_pool_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
+    dy, x = n.inputs
+    fields = {**_maxpool_fields(c, n, x), "dy": c.ptr(dy), "dx": c.ptr(n.output)}
+    yield struct("tl_maxpool", "p", fields)
+    yield parallel("tl_maxpool_grad_channels", "&p", c.elements_parts(n.output.size))
 
 
 @kernel("Update", fits=plain_update)

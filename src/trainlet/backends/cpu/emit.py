@@ -16,6 +16,7 @@ from trainlet.backends.c99.header import header, plan_table
 from trainlet.backends.c99.manifest import manifest
 from trainlet.backends.c99.writer import C_TYPES, identifier
 from trainlet.backends.cpu.fuse import STARTS, endings
+from trainlet.backends.cpu.sources import kernel_files
 from trainlet.backends.cpu.target import ALIGNMENT, ISAS, Target, target
 from trainlet.backends.cpu.weights import Blob, padded
 from trainlet.backends.cpu.writer import CpuWriter, row_of, statement
@@ -25,7 +26,29 @@ from trainlet.plan.program import Program, Watch, over_budget
 from trainlet.plan.program import plan as plan_module
 from trainlet.train.autodiff import TrainingModule
 
-CPU_INCLUDES = ("tl_gemm.h", "tl_dense.h", "tl_depthwise.h", "tl_rows.h", "tl_step.h", "tl_parallel.h")
+CPU_INCLUDES = (
+    "tl_check.h",
+    "tl_dense.h",
+    "tl_depthwise.h",
+    "tl_gemm.h",
+    "tl_maxpool.h",
+    "tl_parallel.h",
+    "tl_rows.h",
+    "tl_step.h",
+    "tl_winograd.h",
+)
+
+# Not here: streaming by rows and hidden channels by groups, which trade time for memory. "recompute" does so
+# only where a budget asks for it.
+PASSES = (
+    "fold-constants",
+    "fold-overlays",
+    "eliminate-dead",
+    "fuse",
+    "reorder",
+    "recompute",
+    "reuse-in-place",
+)
 
 
 def plan_program(
@@ -45,6 +68,7 @@ def plan_program(
         lambda node: 0,
         None,
         watch,
+        [name for name in PASSES if name != "recompute" or arena_target_bytes is not None],
         alignment=ALIGNMENT,
         finish=keep_apart,
         arena_target_bytes=arena_target_bytes,
@@ -96,7 +120,7 @@ def write_program(
     facts = {
         **manifest(program),
         "alignment": ALIGNMENT,
-        "build": {"backend": "cpu", "isa": isa, "threads": threads, "lanes": to.lanes},
+        "build": {"backend": "cpu", "isa": to.isa, "threads": threads, "lanes": to.lanes},
         "needs": list(ISAS[to.isa].features),
     }
     if origin is not None:
@@ -113,9 +137,8 @@ def write_program(
             (folder / file).write_text(text)
         (folder / f"{name}_weights.bin").write_bytes(written.blob.contents())
         (folder / "kernels").mkdir(exist_ok=True)
-        for part in ("include/*.h", "portable/*.[ch]", "cpu/*.[ch]"):
-            for source in sorted(KERNEL_FOLDER.glob(part)):
-                shutil.copyfile(source, folder / "kernels" / source.name)
+        for source in kernel_files(KERNEL_FOLDER, files[f"{name}.c"]):
+            shutil.copyfile(source, folder / "kernels" / source.name)
     except OSError as error:
         raise BackendError(f"cannot write the program to {folder}: {error.strerror or error}") from None
     return folder
@@ -134,8 +157,11 @@ def _write(program: Program, to: Target) -> _Written:
     blob = Blob(flash_tensors(program))
     bodies: list[str] = []
     scratch: dict[str, int] = {}
+    steps = 0
     for which in program.functions:
         c = _writer(program, which, shapes, blob, to)
+        c.first_step = steps
+        steps += len(program.functions[which].graph.nodes)
         bodies += _function(program, which, c)
         scratch[which] = c.most_bytes
     return _Written(shapes, bodies, list(_init(program, blob)), blob, scratch)
@@ -164,6 +190,7 @@ def _function(program: Program, which: str, c: CpuWriter) -> Iterator[str]:
                 c.start(ends[i])
                 yield from _statement(c, f.graph, i)
                 c.most_bytes = max(c.most_bytes, c.used_bytes)
+        yield "  TL_STEP(-1);"
         yield "}"
         yield ""
 
@@ -189,6 +216,7 @@ def _statement(c: CpuWriter, graph: Graph, i: int) -> Iterator[str]:
     yield f"  {{ /* {i}: {node.op}{fused} -> {describe(c.ending.out or node.output)}{origin_of(node)} */"
     if any("scratch" in line for line in lines):
         yield "    void *const scratch = m->scratch;"
+    yield f"    TL_STEP({c.first_step + i});"
     for line in lines:
         yield f"    {line}"
     yield "  }"
@@ -226,6 +254,12 @@ def _source(program: Program, name: str, written: _Written, to: Target) -> str:
         f"#error this program is for {to.isa}: compile it with {' '.join(ISAS[to.isa].flags)}",
         "#endif",
         "",
+        "#ifdef TL_PROFILE",
+        '#include "tl_profile.h"',
+        "#define TL_STEP(i) tl_profile_mark(i)",
+        "#else",
+        "#define TL_STEP(i)",
+        "#endif",
         "#ifndef TL_INFINITY",
         "#define TL_INFINITY __builtin_inff()",
         "#endif",

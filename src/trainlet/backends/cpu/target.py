@@ -20,11 +20,13 @@ class Isa:
 
 ISAS = {
     "x86-64": Isa(4, ("-march=x86-64",)),
-    "x86-64-v3": Isa(8, ("-march=x86-64-v3",), ("avx2", "fma", "bmi2")),
+    "x86-64-v3": Isa(8, ("-march=x86-64-v3",), ("avx2", "fma", "bmi1", "bmi2", "f16c", "movbe")),
     "x86-64-v4": Isa(
-        16, ("-march=x86-64-v4",), ("avx2", "fma", "bmi2", "avx512f", "avx512vl", "avx512dq", "avx512bw")
+        16,
+        ("-march=x86-64-v4",),
+        ("avx2", "fma", "bmi2", "avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512cd"),
     ),
-    "aarch64": Isa(4, ("-march=armv8-a",)),
+    "aarch64": Isa(4, ()),
 }
 ALIGNMENT = 64  # a cache line, and the widest register
 
@@ -52,22 +54,21 @@ def cpu_features() -> set[str]:
 
 @dataclass(frozen=True)
 class Target:
-    """`isa`: a name of ISAS; `threads`: the most that work on a kernel; `blas`: whether OpenBLAS may."""
+    """`isa`: a name of ISAS; `threads`: the most that work on a kernel."""
 
     isa: str
     threads: int = 1
-    blas: bool = False
 
     @property
     def lanes(self) -> int:
         return ISAS[self.isa].lanes
 
 
-def target(isa: str, threads: int, blas: bool = False) -> Target:
+def target(isa: str, threads: int) -> Target:
     """The target of these names. Raises BackendError for an unknown isa or impossible threads."""
     name = native_isa() if isa == "native" else isa
     if name not in ISAS:
         raise BackendError(f"isa {isa!r} is none of native, {', '.join(ISAS)}")
     if not 1 <= threads <= 64:
         raise BackendError(f"{threads} threads: choose 1 to 64")
-    return Target(name, threads, blas)
+    return Target(name, threads)

@@ -29,6 +29,7 @@ class CpuWriter(Writer):
     target: Target = field(default_factory=lambda: Target("x86-64"))
     blob: Blob = field(default_factory=lambda: Blob({}))
     ending: Ending = field(default_factory=Ending)
+    first_step: int = 0  # number of this function's first step in a profile
     used_bytes: int = 0  # of scratch, by the node being written
     most_bytes: int = 0  # by any node so far
 

@@ -1,3 +1,4 @@
+/* Forward, and input gradients at stride 1: a tile of patches times the panels of the weights. */
 #include "tl_dense.h"
 
 #include "tl_parallel.h"
@@ -12,7 +13,7 @@ void tl_dense_rows(const void *dense, int32_t part, int32_t parts) {
   const tl_conv_shape *s = &d->s;
   const int32_t k = s->kh * s->kw * s->c, positions = s->n * s->oh * s->ow, tile = tl_dense_tile(k);
   const int32_t last = tl_bound(positions, GRAIN, part + 1, parts);
-  float *patches = d->tiles + (int64_t)part * tile * k;
+  float *patches = d->tiles + part * ((int64_t)tile * k + TL_VL);
   for (int32_t p = tl_bound(positions, GRAIN, part, parts); p < last; p += tile) {
     int32_t count = least(tile, last - p);
     int64_t at = (int64_t)p * s->o;
@@ -38,28 +39,5 @@ void tl_pack_grad_panels(const void *pack, int32_t part, int32_t parts) {
         for (int32_t v = 0; v < vectors; v++)
           tl_save(to + v * TL_VL, tl_load_part(from + v * TL_VL, t->c - col - v * TL_VL));
       }
-  }
-}
-
-void tl_dense_weights_part(const void *weights, int32_t part, int32_t parts) {
-  const tl_dense_weights *g = weights;
-  const tl_conv_shape *s = &g->s;
-  const int32_t k = s->kh * s->kw * s->c, positions = s->n * s->oh * s->ow, tile = tl_dense_tile(k);
-  const int32_t first = tl_bound(k, 3 * TL_VL, part, parts), last = tl_bound(k, 3 * TL_VL, part + 1, parts);
-  const int32_t pitch = (last - first + TL_VL - 1) / TL_VL * TL_VL;
-  if (first == last) return;
-  tl_update u = *g->u;
-  u.w = (float *)u.w + first;
-  if (u.m) u.m += first;
-  if (u.v) u.v += first;
-  float *patches = g->tiles + (int64_t)part * tile * (k + TL_VL);
-  for (int32_t p = 0; p < positions; p += tile) {
-    int32_t count = least(tile, positions - p);
-    tl_fill_patches(s, g->x, p, count, first, last, patches, pitch);
-    tl_gemm product = {.a = g->dy + (int64_t)p * s->o, .b = patches, .c = g->sums + first, .m = s->o, .k = count,
-                       .n = last - first, .a_row = 1, .a_depth = s->o, .ldb = pitch, .ldc = k, .depth = 128,
-                       .onto = p > 0, .finish = {.lo = -__builtin_inff(), .hi = __builtin_inff()},
-                       .update = p + count == positions ? &u : NULL};
-    tl_gemm_range(&product, 0, s->o);
   }
 }

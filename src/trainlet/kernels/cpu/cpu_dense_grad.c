@@ -65,7 +65,7 @@ void tl_dense_grad_rows(const void *dense, int32_t part, int32_t parts) {
   const tl_dense *d = dense;
   const tl_conv_shape *s = &d->s;
   const int32_t most = s->kh * s->kw * s->o, tile = tl_dense_tile(most);
-  float *patches = d->tiles + (int64_t)part * tile * (most + s->c), *sums = patches + (int64_t)tile * most;
+  float *patches = d->tiles + part * ((int64_t)tile * (most + s->c) + TL_VL), *sums = patches + (int64_t)tile * most;
   const float *panels = d->panels;
   for (int32_t ry = 0; ry < s->sh; ry++)
     for (int32_t rx = 0; rx < s->sw; rx++) {

@@ -119,36 +119,6 @@ void tl_depthwise_rows(const void *depthwise, int32_t part, int32_t parts) {
   if (!p.masks) tl_finish_masks(&d->finish, d->y, first * s->ow * s->c, last * s->ow * s->c);
 }
 
-/* One element row of dx: the taps that some dy lies under. */
-static tl_vf gather(const tl_depthwise *d, int32_t pitch, int32_t n, int32_t iy, int32_t ix, int32_t c) {
-  const tl_conv_shape *s = &d->s;
-  tl_vf acc = {0};
-  for (int32_t ky = 0; ky < s->kh; ky++) {
-    int32_t oy = iy + s->pt - ky * s->dh;
-    if (oy < 0 || oy % s->sh || oy / s->sh >= s->oh) continue;
-    for (int32_t kx = 0; kx < s->kw; kx++) {
-      int32_t ox = ix + s->pl - kx * s->dw;
-      if (ox < 0 || ox % s->sw || ox / s->sw >= s->ow) continue;
-      const float *dy = d->x + (((int64_t)n * s->oh + oy / s->sh) * s->ow + ox / s->sw) * s->c + c;
-      acc += tl_load(dy) * tl_load(d->taps + (ky * s->kw + kx) * pitch + c);
-    }
-  }
-  return acc;
-}
-
-void tl_depthwise_grad_rows(const void *depthwise, int32_t part, int32_t parts) {
-  const tl_depthwise *d = depthwise;
-  const tl_conv_shape *s = &d->s;
-  const plan p = {d, (s->c + TL_VL - 1) / TL_VL * TL_VL, tl_masks_in_registers(s->c), 0, 0};
-  const int32_t grain = p.masks || !(d->finish.mask || d->finish.keep) ? 1 : 8, rows = s->n * s->h;
-  const int32_t first = tl_bound(rows, grain, part, parts), last = tl_bound(rows, grain, part + 1, parts);
-  for (int32_t row = first; row < last; row++)
-    for (int32_t ix = 0; ix < s->w; ix++)
-      for (int32_t c = 0; c < s->c; c += TL_VL)
-        end(&p, gather(d, p.pitch, row / s->h, row % s->h, ix, c), (row * s->w + ix) * s->c + c, s->c - c);
-  if (!p.masks) tl_finish_masks(&d->finish, d->y, first * s->w * s->c, last * s->w * s->c);
-}
-
 void tl_pack_taps(const void *taps, int32_t part, int32_t parts) {
   const tl_taps *t = taps;
   int32_t pitch = (t->c + TL_VL - 1) / TL_VL * TL_VL;

@@ -1,7 +1,7 @@
 /* Dense convolutions with a window, fp32: tiles of patches (im2col) through tl_gemm. Weights as panels, sums over taps
  * (ky, kx) ascending, within a tap over channels; taps in the padding count as 0. groups == 1.
  *
- * Scratch of each thread: tl_dense_tile(k) rows of k = kh * kw * c floats.
+ * Scratch of each thread: tl_dense_tile(k) rows of k = kh * kw * c floats, and TL_VL.
  */
 #ifndef TL_DENSE_H
 #define TL_DENSE_H
@@ -32,11 +32,20 @@ void tl_dense_rows(const void *dense, int32_t part, int32_t parts);
  * after another, k = its taps * o, columns c. */
 void tl_dense_grad_rows(const void *dense, int32_t part, int32_t parts);
 
+/* Positions and columns of dw that are worked on at once. */
+enum { TL_WEIGHTS_DEPTH = 128, TL_WEIGHTS_COLUMNS = 24 * TL_VL };
+
+/* Scratch of a thread, in floats. */
+static inline int64_t tl_weights_floats(int32_t k, int32_t o) {
+  int64_t columns = k < TL_WEIGHTS_COLUMNS ? k : TL_WEIGHTS_COLUMNS;
+  return TL_WEIGHTS_DEPTH * (columns + o) + TL_VL;
+}
+
 typedef struct {
   tl_conv_shape s;
   const float *x, *dy;
   float *sums;          /* scratch: [o][k] */
-  float *tiles;         /* scratch of all threads */
+  float *tiles;         /* scratch of all threads, tl_weights_floats each */
   const tl_update *u;
 } tl_dense_weights;
 

@@ -48,4 +48,10 @@ void tl_pack_panels(const void *pack, int32_t part, int32_t parts);
 /* Vectors of the panel that begins when `left` vectors remain: 3, 2 or 1, never leaving a lone one behind 3. */
 static inline int32_t tl_panel_vectors(int32_t left) { return left == 4 ? 2 : left < 3 ? left : 3; }
 
+/* Bounds of part `part` of n columns, each at the start of a panel: only the last four vectors are not in threes. */
+static inline int32_t tl_panel_bound(int32_t n, int32_t part, int32_t parts) {
+  int32_t vectors = (n + TL_VL - 1) / TL_VL, threes = vectors < 2 ? 0 : (vectors - 2) / 3;
+  return part == parts ? n : threes * part / parts * 3 * TL_VL;
+}
+
 #endif
