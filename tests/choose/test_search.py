@@ -45,7 +45,7 @@ def test_the_analytic_budget_is_that_of_the_publication(searcher):
 
 def test_evolution_and_freezing_keep_the_budget_too(searcher):
     budget = least(searcher) + 5000
-    for options in (Options("evolution", evaluations=300), Options("freeze", threshold=0.05)):
+    for options in (Options("evolution", evaluations=300, seconds=3), Options("freeze", threshold=0.05)):
         assert searcher.search(budget, options).ram_bytes <= budget
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.host.programs import Net, samples
-from trainlet.api import Settings, plan
+from tests.shared_files import shared
+from trainlet.api import Settings, load, plan
 from trainlet.backends.c99 import scratch_bytes, write_sources
 from trainlet.ir import Graph
 from trainlet.passes import OPTIONAL, PASSES
@@ -124,3 +125,13 @@ def test_planner_chooses_groups_that_lower_the_peak(tmp_path):
     assert any(16 <= n.attrs["group"] < 96 for n in chains(grouped))
     assert grouped.bytes["arena"] < 0.8 * whole.bytes["arena"]
     assert_same_training(programs, samples(graph, 1))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("model", "scheme"), [("vww_96_int8", "full"), ("kws_ref_model", "last:4")])
+def test_fixed_point_networks_go_by_groups_too(model, scheme, tmp_path):
+    graph = load(shared(f"data/mlperf_tiny/models/{model}.tflite"))
+    programs = grouped_and_whole(graph, tmp_path, scheme=scheme, master="stochastic", classes=4)
+    assert chains(programs[0][0])
+    x = np.random.default_rng(0).integers(-128, 128, (1, *graph.inputs[0].shape[1:])).astype(np.int8)
+    assert_same_training(programs, x)

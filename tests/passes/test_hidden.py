@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
 
 from tests.passes.texts import assert_stays
+from tests.train.random_networks import Training, trainings
 from trainlet.ir.ops import OPS
 from trainlet.ir.ops.hidden import parts
 from trainlet.ir.text import parse_graph, print_graph
+from trainlet.passes import run_passes
 from trainlet.passes.hidden import group_hidden, widen_groups
 from trainlet.passes.inplace import reuse_in_place
 from trainlet.plan.liveness import lower_bound
@@ -63,6 +66,22 @@ def test_grouped_graph_prints_and_parses_back() -> None:
 def test_work_is_the_same() -> None:
     macs = [sum(OPS[n.op].macs(n) for n in g.nodes) for g in (block(), group_hidden(block()))]
     assert macs[0] == macs[1] > 0
+
+
+@pytest.mark.parametrize("hidden", [8, 16, 24])
+def test_layer_that_is_hardly_wider_than_its_surroundings_is_left_alone(hidden) -> None:
+    graph = parse_graph(BLOCK.replace("96", str(hidden)), shapes_only=True)
+    assert ops(group_hidden(graph)) == ops(graph)
+
+
+@given(trainings())
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_groups_never_raise_the_peak(t: Training) -> None:
+    before = ["fold-constants", "fold-overlays", "eliminate-dead", "fuse"]
+    for graph in t.module.functions.values():
+        whole = run_passes(graph, [*before, "reorder"])
+        grouped = run_passes(graph, [*before, "group-hidden", "reorder", "widen-groups"])
+        assert lower_bound(reuse_in_place(grouped)) <= lower_bound(reuse_in_place(whole))
 
 
 def test_hidden_gradient_that_something_else_reads_exists_whole() -> None:

@@ -17,7 +17,7 @@ from trainlet.choose.limits import Limit, allowed
 from trainlet.choose.space import Choice, Space
 
 STALE = 25  # generations without a better choice after which a new population is drawn
-IDLE = 200  # generations without any choice that was not met before end the search
+IDLE = 60  # generations without any choice that was not met before end the search
 Options = Callable[[int], Sequence[int]]
 
 

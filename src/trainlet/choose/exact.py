@@ -129,16 +129,14 @@ def _program(
     space: Space, gains: Gains, limits: list[Limit], k: int, options: Options, prefer_less: float
 ) -> _Program | None:
     """The knapsack beside the last k biases; None where these alone are too much."""
-    bases = [limit.rows(k) for limit in limits]
-    slack = np.concatenate([bound - base for base, bound in bases])
-    if (slack < 0).any():
+    if any((limit.system(k, [])[1] < 0).any() for limit in limits):
         return None
     n = len(space.body)
     found = [(i, c) for i in range(n - k, n) for c in options(i) if gains.weight(i, c) > prefer_less]
-    columns = [np.concatenate([limit.column(k, i, c) for limit in limits]) for i, c in found]
-    fits = [j for j, column in enumerate(columns) if (column <= slack).all()]
-    found, columns = [found[j] for j in fits], [columns[j] for j in fits]
-    rows = np.array(columns).T if columns else np.zeros((len(slack), 0))
+    systems = [limit.system(k, found) for limit in limits]
+    rows, slack = np.concatenate([m for m, _ in systems]), np.concatenate([b for _, b in systems])
+    fits = [j for j in range(len(found)) if (rows[:, j] <= slack).all()]
+    found, rows = [found[j] for j in fits], rows[:, fits]
     rows, slack = _binding(rows, slack)
     gain = np.array([gains.weight(i, c) - prefer_less for i, c in found])
     return _Program(k, n, float(gains.biases[k]), found, gain, rows, slack)

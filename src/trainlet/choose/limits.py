@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,14 +11,17 @@ import numpy as np
 from trainlet.choose.memory import MemoryModel
 from trainlet.choose.space import Choice, Space
 
+Taken = Sequence[tuple[int, int]]
+
 
 class Limit(Protocol):
-    """A cost with an upper bound. `rows`: for the last k biases, what they cost by themselves and what is
-    allowed,
-    both (rows); `column`: what `count` channels of a layer add to each row, beside k biases."""
+    """A cost with an upper bound, linear in which options are taken beside the last k biases.
 
-    def rows(self, k: int) -> tuple[np.ndarray, float]: ...
-    def column(self, k: int, layer: int, count: int) -> np.ndarray: ...
+    system(k, options): matrix (rows, options) and slack (rows); what is taken must satisfy matrix x <= slack.
+    An option is a layer with a count of channels.
+    """
+
+    def system(self, k: int, options: Taken) -> tuple[np.ndarray, np.ndarray]: ...
     def allows(self, choice: Choice) -> bool: ...
 
 
@@ -28,15 +32,26 @@ class PlannedMemory:
     model: MemoryModel
     budget_bytes: float
 
-    def rows(self, k: int) -> tuple[np.ndarray, float]:
-        base = self.model.base(len(self.model.space.body) - k)
+    def system(self, k: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
+        """A row for each unit, and where a weight takes more in its own step, one more for that weight."""
+        first = len(self.model.space.body) - k
+        base = self.model.base(first)
         live = np.append(base.live.reshape(-1), self.model.predict_bytes)
-        return live + self.model.state(k) + base.scratch_bytes, self.budget_bytes
-
-    def column(self, k: int, layer: int, count: int) -> np.ndarray:
-        deepest = layer == len(self.model.space.body) - k
-        live = np.append(self.model.added(layer, count, deepest), 0.0)
-        return live + self.model.weight_state(layer, count)
+        slack = self.budget_bytes - live - self.model.state(k) - base.scratch_bytes
+        if not options:
+            return np.zeros((len(slack), 0)), slack
+        added = [self.model.added(i, c, first) for i, c in options]
+        state = np.array([self.model.weight_state(i, c) for i, c in options], float)
+        kept = np.array([np.append(k_, 0.0) for k_, _ in added]).T + state
+        extra = np.array([np.append(e, 0.0) for _, e in added]).T
+        layers = np.array([i for i, _ in options])
+        rows, bounds = [kept], [slack]
+        for layer in np.unique(layers):
+            own = np.where(layers == layer, extra, 0.0)
+            at = own.any(1)
+            rows.append(kept[at] + own[at])
+            bounds.append(slack[at])
+        return np.concatenate(rows), np.concatenate(bounds)
 
     def allows(self, choice: Choice) -> bool:
         return self.model.estimate(choice) <= self.budget_bytes
@@ -49,12 +64,10 @@ class AnalyticMemory:
     space: Space
     budget_bytes: float
 
-    def rows(self, k: int) -> tuple[np.ndarray, float]:
+    def system(self, k: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
         bits = self.space.analytic_bits(Choice(k, self.space.nothing.counts))
-        return np.array([bits], float), 8 * self.budget_bytes
-
-    def column(self, k: int, layer: int, count: int) -> np.ndarray:
-        return np.array([self.space.weight_bits(layer, count)], float)
+        taken = np.array([[self.space.weight_bits(i, c) for i, c in options]], float)
+        return taken.reshape(1, len(options)), np.array([8.0 * self.budget_bytes - bits])
 
     def allows(self, choice: Choice) -> bool:
         return self.space.analytic_bits(choice) <= 8 * self.budget_bytes

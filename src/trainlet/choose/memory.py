@@ -17,6 +17,8 @@ from trainlet.scheme import select
 from trainlet.train.parameters import Optimizer, parameters
 
 PROBED_SHARES = (0.125, 0.5)
+BLOCK = 2  # layers to either side that may share a block with a weight
+REACH = 3  # layers that a weight's probe trains before it: a block, whose skip connection carries a gradient
 
 
 class MemoryModel:
@@ -34,7 +36,7 @@ class MemoryModel:
         self._cache = None if cache is None else cache / f"probes-{self._key()}.json"
         self._stored: dict[str, dict] = _read(self._cache)
         self._profiles: dict[Choice, Profile] = {}
-        self._added: dict[tuple[int, int, bool], np.ndarray] = {}
+        self._added: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
         self._scratch = [0] * len(space.body)
         names = units(space.graph)
         self._unit = [names.index(x.node.source) for x in space.body]
@@ -44,35 +46,54 @@ class MemoryModel:
         """Bytes of arena + state + scratch."""
         first = choice.first()
         live, scratch = self.base(first).live.reshape(-1), self.base(first).scratch_bytes
-        state = self._fixed_state + self._bias_state[choice.biases]
+        state, own = self._fixed_state + self._bias_state[choice.biases], np.zeros(len(live))
         for i, count in enumerate(choice.counts):
             if count:
-                live = live + self.added(i, count, i == first)
+                kept, extra = self.added(i, count, first)
+                live, own = live + kept, np.maximum(own, extra)
                 scratch = max(scratch, self._scratch[i])
                 state += self.weight_state(i, count)
-        return int(max(live.max(), self.predict_bytes)) + int(state) + scratch
+        return int(max((live + own).max(), self.predict_bytes)) + int(state) + scratch
 
     def base(self, first: int) -> Profile:
         """The plan that trains every bias from layer `first` on, and no weight but the head's."""
         n = len(self.space.body)
         return self.profile(Choice(n - first, (0,) * n))
 
-    def added(self, layer: int, count: int, deepest: bool) -> np.ndarray:
-        """Live bytes (2 x units) that training `count` channels of a weight adds to the plan without it.
+    def added(self, layer: int, count: int, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """Live bytes (2 x units, twice) that `count` channels of a weight add to the plan of base(first).
 
-        Linear in the channels that are kept, between and beyond two probed counts; a whole weight is probed
-        by itself, since it keeps its layer's input instead of a copy of some channels. `deepest`: no gradient
-        passes to the layers before it.
+        First what is kept from the forward to the backward pass: it adds up over weights. Then what the
+        layer's own backward step takes beyond that, as it can no longer overwrite its operand or go through
+        its block by groups of channels: of weights that share a block the largest counts.
         """
-        key = (layer, count, deepest)
+        key = (layer, count, first)
         if key not in self._added:
-            low, high = (self.space.count(layer, share) for share in PROBED_SHARES)
-            if count == self.space.body[layer].channels or low in (0, high):
-                self._added[key] = self._difference(layer, count, deepest)
-            else:
-                a, b = self._difference(layer, low, deepest), self._difference(layer, high, deepest)
-                self._added[key] = a + (b - a) * ((count - low) / (high - low))
+            kept, own = self._alone(layer, count, max(first, layer - REACH))
+            base = self.base(first).live.reshape(-1)
+            self._added[key] = kept, np.maximum(own + base[-1] - base, 0.0)
         return self._added[key]
+
+    def _alone(self, layer: int, count: int, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """What is kept; and in steps that take more, live bytes beside that and what is alive at the loss.
+
+        Linear in the channels between and beyond two probed counts; a whole weight is probed by itself,
+        since it keeps its layer's input instead of a copy of some channels.
+        """
+        low, high = (self.space.count(layer, share) for share in PROBED_SHARES)
+        if count == self.space.body[layer].channels or low in (0, high):
+            added, live = self._difference(layer, count, first)
+        else:
+            (a, live_a), (b, live_b) = (self._difference(layer, c, first) for c in (low, high))
+            part = (count - low) / (high - low)
+            added, live = a + (b - a) * part, live_a + (live_b - live_a) * part
+        at, total = self._unit, len(added) // 2
+        units_ = np.arange(len(added)) % total
+        kept = np.minimum(added, max(0.0, float(added[-1])))  # at the loss nothing else of it is alive
+        kept[units_ < at[layer]] = 0  # before its layer runs, and after its gradient is known
+        near = at[max(0, layer - BLOCK)], at[min(len(at) - 1, layer + BLOCK)]
+        own = (added > kept) & (units_ >= near[0]) & (units_ <= near[1])
+        return kept, np.where(own, live - kept - self.base(first).live[1, -1], -np.inf)
 
     def state(self, biases: int) -> int:
         """State bytes of the head and the last `biases` biases."""
@@ -89,20 +110,21 @@ class MemoryModel:
             self._profiles[choice] = self._load(choice)
         return self._profiles[choice]
 
-    def with_weight(self, layer: int, count: int, deepest: bool) -> tuple[Profile, Profile]:
-        """The plan that trains `count` channels of a weight, and the same plan without."""
-        first, n = layer if deepest else max(0, layer - 1), len(self.space.body)
+    def with_weight(self, layer: int, count: int, first: int) -> tuple[Profile, Profile]:
+        """The plan that trains `count` channels of a weight beside base(first), and base(first)."""
+        n = len(self.space.body)
         counts = tuple(count if i == layer else 0 for i in range(n))
         return self.profile(Choice(n - first, counts)), self.base(first)
 
-    def _difference(self, layer: int, count: int, deepest: bool) -> np.ndarray:
-        found, without = self.with_weight(layer, count, deepest)
+    def _difference(self, layer: int, count: int, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """Live bytes beyond those without the weight, and live bytes."""
+        found, without = self.with_weight(layer, count, first)
         self._scratch[layer] = max(self._scratch[layer], found.scratch_bytes)
         added = found.live - without.live
         added[0, : self._unit[layer]] = (
             0  # there passes lower what they must: a lower peak elsewhere moves it
         )
-        return added.reshape(-1)
+        return added.reshape(-1), found.live.reshape(-1)
 
     def _states(self) -> tuple[list[int], list[list[int]], int]:
         """State bytes of the last k biases for every k; bytes a channel of each weight's tensors; the

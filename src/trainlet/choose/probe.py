@@ -14,7 +14,7 @@ import numpy as np
 from trainlet import api
 from trainlet.backends.c99 import BOARD_LANES, HOST_LANES, scratch_bytes
 from trainlet.ir import Graph
-from trainlet.passes import PASSES
+from trainlet.passes import OPTIONAL, PASSES
 from trainlet.plan.liveness import arena_ranges, live_bytes
 from trainlet.scheme import UpdateScheme
 from trainlet.scheme.layers import WEIGHTED
@@ -22,6 +22,7 @@ from trainlet.train.parameters import Parameter
 
 WORK = ("forward", "input-gradient", "weight-gradient")
 ALIGNMENT = 4
+SPENDERS = ("widen-groups",)
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,17 @@ def probe(
     module = api.derive(graph, replace(settings, scheme=scheme))
     wanted = {k: g for k, g in module.functions.items() if k != "predict" or with_predict}
     functions = {name: _passed(g, settings.input) for name, g in wanted.items()}
-    names = units(api.prepare(graph, replace(settings, scheme=scheme))[0])
+    network = api.prepare(graph, replace(settings, scheme=scheme))[0]
+    names = units(network)
+    trained = {*scheme.weights, *scheme.biases}
+    sources = [n.source for n in network.nodes if any(v.name in trained for v in n.operands())]
+    first = min(names.index(source) for source in sources)
     lanes = BOARD_LANES if for_board else HOST_LANES
     main = functions.get("step") or functions["accumulate"]
     other = [_peak(g) for g in functions.values() if g is not main]
     work, elements = _work(main)
     return Profile(
-        _live(main, names),
+        _live(main, names, first),
         work,
         elements,
         max(scratch_bytes(node, lanes) for g in functions.values() for node in g.nodes),
@@ -73,12 +78,15 @@ def probe(
 
 
 def _passed(graph: Graph, sample: str) -> Graph:
-    """After all passes, samples placed as the settings say; the verifier, half of the time, is left to the
-    plan that is handed out."""
+    """After the passes that lower the peak, samples placed as the settings say.
+
+    Not after those that take what room is left below it (SPENDERS): how much that is depends on the scheme.
+    The verifier, half of the time, is left to the plan that is handed out.
+    """
     if sample != "arena" and graph.inputs[0].name not in ("lr", "factor"):
         graph = replace(graph, placed={graph.inputs[0].name: sample})
-    for change in PASSES.values():
-        graph = change(graph)
+    for name, change in PASSES.items():
+        graph = graph if name in SPENDERS or name in OPTIONAL else change(graph)
     return graph
 
 
@@ -96,7 +104,7 @@ def _peak(graph: Graph) -> int:
     return max(live_bytes(arena_ranges(graph), len(graph.nodes)))
 
 
-def _live(graph: Graph, names: list[str]) -> np.ndarray:
+def _live(graph: Graph, names: list[str], first: int) -> np.ndarray:
     """(2, units): the most live bytes at a unit's steps; 0 where it has none in that direction."""
     alive = live_bytes(arena_ranges(graph), len(graph.nodes))
     position = {name: i for i, name in enumerate(names)}
@@ -108,18 +116,16 @@ def _live(graph: Graph, names: list[str]) -> np.ndarray:
         if node.source == "loss" and node.op.endswith("Grad") is False:
             backward = 1
     result[0, 0] = max(result[0, 0], alive[0])
-    return _filled(result)
+    return _filled(result, first)
 
 
-def _filled(live: np.ndarray) -> np.ndarray:
-    """Units that a pass merged into their predecessor get its value; backward, only above the last one that
-    runs.
-    """
+def _filled(live: np.ndarray, first: int) -> np.ndarray:
+    """Units that a pass merged into a neighbour that runs earlier get its value; backward, down to the first
+    trained."""
     for i in range(1, live.shape[1]):
         if live[0, i] == 0:
             live[0, i] = live[0, i - 1]
-    reached = np.flatnonzero(live[1])
-    for i in range(live.shape[1] - 2, int(reached[0]) if len(reached) else live.shape[1], -1):
+    for i in range(live.shape[1] - 2, first - 1, -1):
         if live[1, i] == 0:
             live[1, i] = live[1, i + 1]
     return live

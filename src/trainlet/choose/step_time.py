@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainlet.choose.memory import MemoryModel
+from trainlet.choose.limits import Taken
+from trainlet.choose.memory import REACH, MemoryModel
 from trainlet.choose.space import Choice, Space
 from trainlet.errors import BudgetError
 
@@ -59,12 +60,11 @@ class StepTime:
     def milliseconds(self, choice: Choice) -> float:
         return float(features(self.memory, choice) @ self.coefficients)
 
-    def rows(self, k: int) -> tuple[np.ndarray, float]:
-        return np.array([self.milliseconds(Choice(k, self.memory.space.nothing.counts))]), self.bound_ms
-
-    def column(self, k: int, layer: int, count: int) -> np.ndarray:
-        added = _weight_features(self.memory, layer, count, layer == len(self.memory.space.body) - k)
-        return np.array([added @ self.coefficients])
+    def system(self, k: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
+        first = len(self.memory.space.body) - k
+        base = self.milliseconds(Choice(k, self.memory.space.nothing.counts))
+        added = [_weight_features(self.memory, i, c, first) @ self.coefficients for i, c in options]
+        return np.array(added).reshape(1, len(options)), np.array([self.bound_ms - base])
 
     def allows(self, choice: Choice) -> bool:
         return self.milliseconds(choice) <= self.bound_ms * (1 + 1e-9)
@@ -76,7 +76,7 @@ def features(memory: MemoryModel, choice: Choice) -> np.ndarray:
     total = _of(memory.base(first).work, memory.base(first).elements)
     for i, count in enumerate(choice.counts):
         if count:
-            total = total + _weight_features(memory, i, count, i == first)
+            total = total + _weight_features(memory, i, count, first)
     return total
 
 
@@ -84,10 +84,10 @@ def _of(work: np.ndarray, elements: float) -> np.ndarray:
     return np.array([1.0, work[1, 0], work[1, 1], work[2].sum(), elements])
 
 
-def _weight_features(memory: MemoryModel, layer: int, count: int, deepest: bool) -> np.ndarray:
+def _weight_features(memory: MemoryModel, layer: int, count: int, first: int) -> np.ndarray:
     """What training some channels of a weight adds, in proportion to the whole weight."""
     total = memory.space.body[layer].channels
-    with_, without = memory.with_weight(layer, total, deepest)
+    with_, without = memory.with_weight(layer, total, max(first, layer - REACH))
     added = _of(with_.work - without.work, with_.elements - without.elements)
     added[0] = 0.0
     return added * (count / total)
@@ -158,7 +158,7 @@ def _on_board(finder: Searcher, name: str) -> Callable[[Choice], float | None]:
         settings = replace(finder.memory.settings, scheme=finder.scheme(choice))
         with TemporaryDirectory(prefix="trainlet-") as folder:
             try:
-                api.compile(finder.space.graph, settings, folder, board=name)
+                api.emit(finder.space.graph, settings, folder, board=name)
             except BudgetError:
                 return None
             manifest = read_manifest(Path(folder))

@@ -46,7 +46,7 @@ def group_hidden(graph: Graph) -> Graph:
 
 
 def _pays(chain: Chain) -> bool:
-    """Whether a chain in the smallest groups needs less than its ordinary nodes, each with what it overwrites.
+    """Whether a chain in the smallest groups needs less than its ordinary nodes, overwriting what they can.
 
     Not where the hidden layer is no wider than what it is computed from: then dy and dx are as large as the
     hidden gradients, and groups come on top.
