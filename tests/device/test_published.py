@@ -39,7 +39,7 @@ def test_cost_on_stm32f746(network, scheme, place, tmp_path):
     model = shared(f"{'data/mlperf_tiny' if tiny else 'reference'}/models/{network}")
     name = scheme if tiny else f"{network.removesuffix('.json')}:{scheme}"
     settings = api.Settings(scheme=name, master="stochastic", classes=10, input=place)
-    api.compile(model, settings, tmp_path, board="stm32f746")
+    api.emit(model, settings, tmp_path, board="stm32f746")
     shape = api.load(model).inputs[0].shape[1:]
     x = np.random.default_rng(0).integers(-128, 128, (2, *shape)).astype(np.int8)
     report = emulate(tmp_path, "stm32f746", (x, np.array([1, 2], np.int32)), 2, lr=0.001, engine="qemu")
