@@ -13,7 +13,14 @@ from trainlet.choose.picture import picture
 from trainlet.report.contributions import contributions_line, contributions_table
 
 pytest.importorskip("matplotlib")
-FOUND = {"base_biases": 2, "validation_samples": 100, "lr": 0.1, "head_lr": 0.2, "runs": 7}
+FOUND = {
+    "base_biases": 2,
+    "validation_samples": 100,
+    "lr": 0.1,
+    "head_lr": 0.2,
+    "runs": 7,
+    "cpu_seconds": 12.5,
+}
 
 
 def analysis():

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.torch_models import WORKLOADS, mobilenet_v2, resnet
 from tests.frontends.torch_models import (
     check,
+    check_gradients,
     check_way_back,
     close,
     outputs,
@@ -42,11 +43,17 @@ def test_a_sequential_of_everything_plain() -> None:
 
 
 @pytest.mark.slow
-def test_mobilenet_v2_of_transformers() -> None:
-    graph = check(mobilenet_v2(0, size=32), (1, 3, 32, 32))
+@pytest.mark.parametrize("width", [0.35, 1.0])
+def test_mobilenet_v2_of_transformers(width: float) -> None:
+    graph = check(mobilenet_v2(0, width, size=32), (1, 3, 32, 32))
     assert {n.op for n in graph.nodes} == {"Conv", "Clip", "Add", "AveragePool", "Reshape", "Gemm"}
     chosen = select(WORKLOADS["w1"].sparse(graph), graph)
     assert len(chosen.weights) == 7 and len(chosen.biases) == 21
+
+
+@pytest.mark.slow
+def test_resnet_50_of_transformers() -> None:
+    check(resnet(0, 50, classes=10), (1, 3, 32, 32))
 
 
 @pytest.mark.slow
@@ -82,6 +89,14 @@ def test_efficientnet_lite0_with_its_imagenet_weights() -> None:
     x = sample((1, 3, 64, 64))
     close(run(graph, x, origin), outputs(module, x))
     check_way_back(module, graph, origin)
+
+
+@pytest.mark.slow
+def test_gradients_of_efficientnet_lite0() -> None:
+    from examples.efficientnet_lite0 import pretrained
+
+    module = pretrained()
+    check_gradients(module, *from_module_with_origin(module, torch.zeros(1, 3, 32, 32)))
 
 
 class SqueezeExcite(nn.Module):

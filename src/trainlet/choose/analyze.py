@@ -149,6 +149,7 @@ def _result(
         "validation_samples": len(task.validate),
         "classes": task.classes,
         "runs": m.runs,
+        "cpu_seconds": round(m.cpu_seconds, 1),
         "kept": m.kept,
         "seconds": dict(seconds),
     }

@@ -39,6 +39,7 @@ class Measured:
     bases: dict[str, int]
     scale: Scale
     runs: int = 0
+    cpu_seconds: float = 0.0
     kept: dict[str, list[str]] = field(default_factory=dict)
 
 
@@ -48,10 +49,11 @@ class Halving:
     def __init__(
         self, infos: Sequence[LayerInfo], s: AnalysisSettings, rows: int, classes: int, measure: Measure
     ) -> None:
-        self.s, self.rows, self.classes, self._measure = s, rows, classes, measure
+        self.s, self.rows, self.classes, self._run = s, rows, classes, measure
         self.body = [x for x in infos if x.conv_index is not None]
         self.depth = len(self.body)
         self.records: dict[tuple[Trial, int], dict[int, dict[str, Any]]] = {}
+        self.used: dict[str, float] = {}  # runs by key, and their processor seconds
         self.lr = self.head_lr = 0.0
         self.kept: dict[str, list[str]] = {}
 
@@ -68,6 +70,11 @@ class Halving:
         found = self._measure(phase, runs)
         for run in runs:
             self.records.setdefault((run.trial, run.epochs), {})[run.seed] = found[run.key]
+
+    def _measure(self, phase: str, runs: Sequence[Run]) -> Mapping[str, dict[str, Any]]:
+        found = self._run(phase, runs)
+        self.used |= {run.key: float(found[run.key].get("cpu_seconds", 0.0)) for run in runs}
+        return found
 
     def base_of(self, trial: Trial) -> Trial:
         """What a trial's gain is measured over."""
@@ -214,7 +221,8 @@ class Halving:
             self._with_shares(body, {(t.weight or "", t.share): gain_of[t] for t in weights}),
             {t.weight or "": t.biases for t in weights},
             self.scale(),
-            sum(len(v) for v in self.records.values()),
+            len(self.used),
+            sum(self.used.values()),
             self.kept,
         )
 

@@ -50,6 +50,6 @@ def contributions_line(c: Contributions) -> str:
     )
     return (
         f"head alone {c.head_accuracy.gain:.1%} on {s['validation_samples']} validation samples; rate "
-        f"{s['lr']:g}, of the head alone {s['head_lr']:g}; {s['runs']} runs; rank correlation of Fisher "
-        f"information with measured gains: {ranks or 'too few layers'}"
+        f"{s['lr']:g}, of the head alone {s['head_lr']:g}; {s['runs']} runs, {s['cpu_seconds']:.0f} "
+        f"processor seconds; rank correlation of Fisher information with measured gains: {ranks or 'too few layers'}"
     )
