@@ -6,9 +6,9 @@ warm-up and ten more (arXiv:2206.15472's setting), for stm32f746. Three things a
 1. Accuracy of whole trainings, run on this machine, by scheme; the rate is chosen on a fifth of the
 training images.
 2. What it takes: exact instructions of a few steps, projected to the board's clock.
-3. Whether the board computes the same: the whole training of 49kb that ten minutes of the board allow, one pass
-over as many images, runs as firmware in QEMU. Losses, outputs and trained parameters are compared with this
-machine's, bit for bit.
+3. Whether the board computes the same: the whole training of 49kb that ten minutes of the board allow, one
+pass over as many images, runs as firmware in QEMU. Losses, outputs and trained parameters are compared with
+this machine's, bit for bit.
 """
 
 from __future__ import annotations
