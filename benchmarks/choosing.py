@@ -1,7 +1,7 @@
 """Found schemes against published ones, the head alone, biases alone and the last k layers, on test data.
 
     python -m benchmarks.choosing --analysis FILE                 # everything below; a rerun goes on
-    python -m benchmarks.choosing --analysis FILE --render        # the table again, from what is done so far
+    python -m benchmarks.choosing --render                        # the table again, from what is done so far
     python -m benchmarks.choosing --data caltech101 --confirm 6   # what the comparing step takes there
 
 At the analytic budget of each published scheme of mcunet-5fps (49, 99 and 148 KB) the search is given the
@@ -14,6 +14,7 @@ run is a line of runs/choosing.jsonl; schemes are files in runs/schemes.
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,8 +41,9 @@ from trainlet.choose.gains import measured_gains
 from trainlet.choose.memory import MemoryModel
 from trainlet.choose.search import Options, Searcher
 from trainlet.choose.space import space
+from trainlet.data import Dataset
 from trainlet.runtime.toolchain import cache_folder
-from trainlet.scheme import resolve_scheme
+from trainlet.scheme import analytic_bits, resolve_scheme
 
 MODEL, MASTER = "mcunet-5fps", "nearest"
 SIZES = ("49kb", "99kb", "148kb")
@@ -102,27 +104,47 @@ def done(row: Row, log: Log) -> dict | None:
     return None if next_rate(first, log) is not None else log.find(row, "test", rates_tried(first, log)[0])
 
 
-def table(finder: Searcher, rows: list[list[Row]], log: Log) -> list[str]:
+def rows_in(log: Log, data: str, batch: int) -> list[list[Row]]:
+    """The schemes that the log has test runs of; the runs of each, by seed."""
+    found: dict[str, list[Row]] = {}
+    for r in log.records():
+        if (r["data"], r["batch"], r["part"]) == (data, batch, "test"):
+            row = Row(*(r[k] for k in ("data", "model", "scheme", "master", "batch", "epochs", "seed")))
+            found.setdefault(r["scheme"], []).append(row)
+    return [sorted(rows, key=lambda r: r.seed) for rows in found.values()]
+
+
+def table(rows: list[list[Row]], log: Log) -> list[str]:
+    """A line a scheme, smallest RAM first: what it costs, and what came of it."""
     lines = [
-        "| scheme | analytic, bytes | RAM, bytes | test accuracy | seeds | rate |",
-        "|---|---:|---:|---:|---:|---:|",
+        "| scheme | analytic, bytes | RAM, bytes | test accuracy | seeds | validation | rate |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for runs in rows:
-        found = [r for r in (done(row, log) for row in runs) if r is not None]
-        choice = finder.space.choice(resolve_scheme(runs[0].scheme, finder.space.graph))
-        analytic = -(-finder.space.analytic_bits(choice) // 8)
-        values = [100 * r["accuracy"] for r in found]
-        spread = f" ±{(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
-        accuracy = f"{mean(values):.1f}{spread}" if values else "-"
-        name = Path(runs[0].scheme).stem if runs[0].scheme.endswith(".json") else runs[0].scheme
-        rate = f"{found[0]['lr']:g}" if found else "-"
-        ram = finder.plan(choice).ram_bytes
-        lines.append(f"| {name} | {analytic:,} | {ram:,} | {accuracy} | {len(values)} | {rate} |")
-    return lines
+    return lines + [line for _, line in sorted(_line(runs, log) for runs in rows)]
+
+
+def _line(runs: list[Row], log: Log) -> tuple[int, str]:
+    found = [r for r in (done(row, log) for row in runs) if r is not None]
+    settings = api.Settings(runs[0].scheme, runs[0].master, classes=api.classes_of(_images(runs[0])))
+    program = api.plan(model_path(runs[0].model), settings, for_board=True)
+    graph, selection = api.prepare(model_path(runs[0].model), settings)
+    values = [100 * r["accuracy"] for r in found]
+    spread = f" ±{(max(values) - min(values)) / 2:.1f}" if len(values) > 1 else ""
+    accuracy = f"{mean(values):.1f}{spread}" if values else "-"
+    name = Path(runs[0].scheme).stem if runs[0].scheme.endswith(".json") else runs[0].scheme
+    rate = found[0]["lr"] if found else math.nan
+    tried = log.find(replace(runs[0], seed=0), "validation", rate)
+    validated = f"{100 * tried['accuracy']:.1f}" if tried else "-"
+    costs = f"{analytic_bits(graph, selection) // 8:,} | {program.ram_bytes:,}"
+    return program.ram_bytes, f"| {name} | {costs} | {accuracy} | {len(values)} | {validated} | {rate:g} |"
+
+
+def _images(row: Row) -> Dataset:
+    return load_images(row.data, row.model)
 
 
 def confirm_named(data: str, epochs: int) -> None:
-    """What the comparing step of the search takes of the head, biases and published schemes: little or much?"""
+    """What the comparing step of the search takes of the head, biases and published schemes."""
     from trainlet.choose.confirm import Candidate, Training, confirm, preferred
     from trainlet.choose.task import AnalysisSettings, make_task
 
@@ -158,15 +180,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.confirm:
         return confirm_named(args.data, args.confirm)
-    if args.analysis is None:
-        parser.error("name the --analysis")
-    finder, log = searcher(args.data, args.analysis, args.rule), Log(args.log)
-    rows = rows_for(finder, args.data, args.rule, args.batch, range(args.seeds))
+    log = Log(args.log)
     if not args.render:
+        if args.analysis is None:
+            parser.error("name the --analysis")
+        finder = searcher(args.data, args.analysis, args.rule)
+        rows = rows_for(finder, args.data, args.rule, args.batch, range(args.seeds))
         for seed in range(args.seeds):
             for runs in rows:
                 print(describe(done(runs[seed], log) or finish(runs[seed], args.log)), flush=True)
-    text = "\n".join(table(finder, rows, log))
+    text = "\n".join(table(rows_in(log, args.data, args.batch), log))
     print(text)
     if args.document is not None:
         write_document(args.document, text)

@@ -49,7 +49,7 @@ def _gradients(name: str, batch: int) -> tuple[int, str, str]:
     before = {p.name: program.host.tensor(p.tensors["w"].value.name).copy() for p in program.parameters}
     program.step(x, y, HUGE)
     module, names = folded_module(name)
-    module = module.double()
+    module = module.double().requires_grad_(True)
     out = module(torch.from_numpy(x).double())
     torch.nn.functional.cross_entropy(getattr(out, "logits", out), torch.from_numpy(y)).backward()
     expected = {k: p.grad.numpy() for k, p in module.named_parameters()}

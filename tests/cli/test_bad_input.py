@@ -311,3 +311,12 @@ def test_an_unwritable_folder_is_named(model: Path, data: Path, blocked: Path, f
 def test_a_file_where_a_folder_should_be_is_named(model: Path, tmp_path: Path, fails: Fails) -> None:
     (tmp_path / "program").write_text("")
     assert "program" in fails("compile", model, "-o", tmp_path / "program")
+
+
+# -- where the input is ------------------------------------------------------------------------------
+
+
+def test_rows_of_an_image_that_is_needed_whole(model: Path, tmp_path: Path, fails: Fails) -> None:
+    message = fails("compile", model, "--input", "rows", "-o", tmp_path / "program")
+    assert "cannot come by rows: Conv at " in message and "needs it whole; keep it in memory" in message
+    assert not (tmp_path / "program").exists()

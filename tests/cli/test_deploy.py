@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -133,3 +134,15 @@ def test_quantizing_needs_a_float_network_and_enough_samples(
     few = {k: a[:2] for k, a in arrays().items()}
     np.savez(tmp_path / "few.npz", **few)  # type: ignore[arg-type]
     assert "too few" in fails("quantize", model, "--data", tmp_path / "few.npz", "-o", tmp_path / "q.tl")
+
+
+def test_an_image_by_rows_trains_in_a_compiled_folder(model: Path, data: Path, tmp_path: Path) -> None:
+    """compile --input rows, then train and plan: the folder knows how its samples come."""
+    int8, out = tmp_path / "int8.tl", tmp_path / "program"
+    run("quantize", model, "--data", data, "-o", int8)
+    run("compile", int8, "--scheme", "head", "--input", "rows", "-o", out)
+    assert "typedef struct { net_rows rows; void *context; } net_image;" in (out / "net.h").read_text()
+    assert "0." in run("train", out, "--data", data, "--epochs", 1, "--lr", 0.01)
+    report = json.loads(run("plan", int8, "--scheme", "head", "--input", "caller", "--json"))
+    assert report["input"] == {"where": "caller", "caller_bytes": 8 * 8 * 3}
+    assert "by rows" in run("plan", int8, "--scheme", "head", "--input", "rows")

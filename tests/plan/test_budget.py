@@ -68,3 +68,18 @@ def test_the_sum_over_parts_is_the_step_of_the_whole_batch() -> None:
     assert mean == pytest.approx(loss, rel=1e-6)
     for name in whole.tensors():
         np.testing.assert_allclose(parts.tensor(name), whole.tensor(name), rtol=2e-5, atol=1e-6)
+
+
+def test_a_network_that_normalises_over_its_batch_is_never_split() -> None:
+    from tests.train.test_normalization import normalized
+
+    graph = normalized()
+    whole = plan(graph, FULL).ram_bytes
+    for share in (0.9, 0.5, 0.2):
+        try:
+            _, choice = within_budget(graph, replace(FULL, budget_bytes=int(share * whole)))
+        except BudgetError:
+            continue
+        assert choice is not None and choice.calls == 1
+    with pytest.raises(BudgetError):
+        within_budget(graph, replace(FULL, budget_bytes=int(0.1 * whole)))

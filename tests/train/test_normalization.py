@@ -8,7 +8,7 @@ import pytest
 from tests.train.finite import assert_gradients_match
 from tests.train.networks import Case, Net, case, feeds, gradients
 from tests.train.pytorch import torch
-from trainlet.errors import GraphError
+from trainlet.errors import GraphError, SchemeError
 from trainlet.ir import Graph, interpret
 from trainlet.scheme import resolve_scheme, select
 from trainlet.scheme.layers import layers
@@ -126,3 +126,13 @@ def test_predict_uses_the_running_statistics() -> None:
 def test_a_batch_of_one_value_a_channel_is_refused() -> None:
     with pytest.raises(GraphError, match="larger batch"):
         case(normalized((1, 1, 1, 3)), 1, loss="softmax-cross-entropy").derive()
+
+
+def test_a_batch_normalization_that_is_used_twice_is_refused() -> None:
+    net = Net((3, 4))
+    names = ("gamma", "beta", "mean")
+    operands = [*(net.normal(f"norm/{what}", (4,)) for what in names), net.constant("norm/var", np.ones(4))]
+    once = net.add("BatchNormalization", [net.operand("a"), *operands])
+    graph = net.scored(net.add("BatchNormalization", [once, *operands]))
+    with pytest.raises(SchemeError, match="give it its own"):
+        case(graph).derive()

@@ -91,7 +91,11 @@ class Searcher:
         options = options or Options()
         _check(options)
         self.check_budget(budget_bytes, options.cost)
-        bound, best, rounds = float(budget_bytes), None, []
+        bound, rounds = float(budget_bytes), list[tuple[int, int]]()
+        best: tuple[Choice, str] | None = None
+        if options.refine and options.method == "exact":  # what comes of refining has to be better than this
+            coarse = self.search(budget_bytes, replace(options, refine=False))
+            best, rounds = (coarse.choice, coarse.proof), list(coarse.rounds)
         for _ in range(ROUNDS):
             proposal = self._propose(bound, options)
             if proposal is None:

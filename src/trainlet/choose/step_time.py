@@ -158,7 +158,7 @@ def _on_board(finder: Searcher, name: str) -> Callable[[Choice], float | None]:
         settings = replace(finder.memory.settings, scheme=finder.scheme(choice))
         with TemporaryDirectory(prefix="trainlet-") as folder:
             try:
-                api.compile(finder.space.graph, settings, folder, board=name)
+                api.emit(finder.space.graph, settings, folder, board=name)
             except BudgetError:
                 return None
             manifest = read_manifest(Path(folder))

@@ -4,9 +4,9 @@ Exact, and nothing is computed twice. The idea is that of patch-based inference 
 (Lin et al., MCUNetV2, arXiv:2110.15352, recompute the halo): here each row of each layer is computed once.
 
 Where to cut is solved exactly. The steps of a run of streamable nodes follow each other, so the peak of a
-choice of cuts is the largest of its chains: dynamic programming over the last cut finds the least peak, and
-then, of all cuts within the peak that the whole graph has anyway, those of least work. Each row of a chain
-packs the weights of its stages anew; that is the work.
+choice of cuts is the largest of its chains: dynamic programming over the last cut finds the least work within
+a peak. Each row of a chain packs the weights of its stages anew; that is the work. The peak is the one that
+is worth it, or what the graph has anyway elsewhere.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from types import MappingProxyType
 
 from trainlet.errors import SchemeError
 from trainlet.ir import Graph, Node, Value
+from trainlet.ir.ops import OPS
 from trainlet.ir.ops.stream import (
     KIND_OF,
     MOST_READERS,
@@ -34,9 +35,11 @@ from trainlet.ir.ops.stream import (
 from trainlet.passes.inplace import reuse_in_place
 from trainlet.plan.liveness import LiveRange, arena_ranges, live_bytes
 
+INSTRUCTIONS = 2.5  # of a multiply-accumulate, all of a forward pass taken together
+
 
 def stream_rows(graph: Graph, enough_bytes: int = 0) -> Graph:
-    """Merges neighbours into streamed ops so that the peak is least, with the least work for that.
+    """Merges neighbours into streamed ops so that the peak is small, with the least work for that.
 
     enough_bytes: a peak that costs nothing, because another function has it. An input that comes by rows is
     read by such an op whatever it costs. Raises SchemeError where that cannot be.
@@ -48,7 +51,8 @@ def stream_rows(graph: Graph, enough_bytes: int = 0) -> Graph:
     costs = [_costs(run, ranges, alive) for run in runs]
     inside = {i for run in runs for i in range(run.first, run.end)}
     elsewhere = [n for i, n in enumerate(alive) if i - 1 not in inside and 0 < i <= len(graph.nodes)]
-    peak = max([enough_bytes, *elsewhere, *(_least_peak(c) for c in costs)], default=0)
+    floor = max([enough_bytes, *elsewhere])
+    peak = max([floor, *(_worthwhile_peak(cost, floor) for cost in costs)])
     nodes = list(graph.nodes)
     for run, cost in reversed([*zip(runs, costs, strict=True)]):
         nodes[run.first : run.end] = _cut(run, cost, peak)
@@ -129,11 +133,12 @@ def _readers(graph: Graph) -> dict[str, list[int]]:
 
 @dataclass(frozen=True)
 class _Cost:
-    """Bytes alive during, and work added by, nodes i .. j as one step: [(i, j)]."""
+    """Bytes alive during, and work added by, nodes i .. j as one step, [(i, j)]. whole: work of all."""
 
     bytes: dict[tuple[int, int], float]
     work: dict[tuple[int, int], float]
     count: int
+    whole: float
 
 
 def _costs(run: _Run, ranges: list[LiveRange], alive: list[int]) -> _Cost:
@@ -142,7 +147,7 @@ def _costs(run: _Run, ranges: list[LiveRange], alive: list[int]) -> _Cost:
     before = [sum(r.bytes for r in ranges if r.start < i <= r.end) for i in range(run.first, run.end)]
     kept = _rows_bytes(run)
     window, work = [0, *accumulate(kept)], [0.0, *accumulate(map(_repacking, run.nodes))]
-    cost = _Cost({}, {}, count)
+    cost = _Cost({}, {}, count, INSTRUCTIONS * sum(OPS[n.op].macs(n) for n in run.nodes))
     image = _image_bytes(run)
     for i in range(count):
         if not run.image_in(i, i):
@@ -181,39 +186,61 @@ def _image_bytes(run: _Run) -> int:
 
 
 def _repacking(node: Node) -> float:
-    """Instructions that packing weights once a row takes beyond once, as measured on a Cortex-M7."""
+    """Instructions that rows take beyond the whole on a Cortex-M7: each packs the weights, and ends a block
+    of four positions."""
     s = stage_window(node)
     if node.op != "QLinearConv":
         return 0.0
     taps = s.kh * s.kw
-    once = s.o * (12 * taps + 30) if s.depthwise else s.o * (1.5 * taps * s.c // s.groups + 30)
-    return (s.oh - 1) * once
+    if s.depthwise:
+        return (s.oh - 1) * s.o * (12 * taps + 40)
+    products = s.o * taps * s.c // s.groups
+    left_over = s.oh * (-s.ow % 4) - (-s.oh * s.ow % 4)
+    return (s.oh - 1) * (1.5 * products + 60 * s.o) + left_over * (0.8 * products + 20 * s.o)
 
 
-def _least_peak(cost: _Cost) -> float:
-    """The smallest peak that some choice of cuts has."""
-    best = [0.0]
-    for j in range(cost.count):
-        best.append(min(max(best[i], cost.bytes.get((i, j), inf)) for i in range(j + 1)))
-    return best[-1]
+def _worthwhile_peak(cost: _Cost, floor: float) -> float:
+    """The peak at which peak times work is least: a tenth less memory may cost a tenth more instructions.
+
+    A peak below `floor`, which the graph has elsewhere, counts as `floor`.
+    """
+    best, limit = (inf, floor), max(cost.bytes.values())
+    while (steps := _least_work(cost, limit))[-1][0] < inf:
+        peak = max((cost.bytes[i, j] for i, j in _chosen(steps)), default=0)
+        best = min(best, (max(peak, floor) * (cost.whole + steps[-1][0]), peak))
+        if peak <= floor:
+            break
+        limit = peak - 1
+    return best[1]
 
 
-def _cut(run: _Run, cost: _Cost, peak: float) -> list[Node]:
-    """The run's nodes, merged with the least work so that no step exceeds the peak."""
-    best: list[tuple[float, int]] = [(0.0, 0)]  # (work, where the last step begins)
+def _least_work(cost: _Cost, peak: float) -> list[tuple[float, int]]:
+    """For each number of leading nodes the least work within the peak, and where the last step begins."""
+    best: list[tuple[float, int]] = [(0.0, 0)]
     for j in range(cost.count):
         steps = (
             (best[i][0] + cost.work[i, j], i) for i in range(j + 1) if cost.bytes.get((i, j), inf) <= peak
         )
         best.append(min(steps, key=lambda s: (s[0], -s[1]), default=(inf, 0)))
-    nodes: list[Node] = []
-    j = cost.count
-    while j > 0:
-        i = best[j][1]
-        alone = i == j - 1 and not run.image_in(i, i)
-        nodes.insert(0, run.nodes[i] if alone else _merge(run.nodes[i:j], run.image_in(i, j - 1)))
-        j = i
+    return best
+
+
+def _cut(run: _Run, cost: _Cost, peak: float) -> list[Node]:
+    """The run's nodes, merged with the least work so that no step exceeds the peak."""
+    nodes = []
+    for i, j in _chosen(_least_work(cost, peak)):
+        alone = i == j and not run.image_in(i, i)
+        nodes.append(run.nodes[i] if alone else _merge(run.nodes[i : j + 1], run.image_in(i, j)))
     return nodes
+
+
+def _chosen(steps: list[tuple[float, int]]) -> list[tuple[int, int]]:
+    """First and last node of each step that `_least_work` found, in order."""
+    chosen, end = [], len(steps) - 1
+    while end > 0:
+        chosen.append((steps[end][1], end - 1))
+        end = steps[end][1]
+    return chosen[::-1]
 
 
 def _merge(nodes: tuple[Node, ...], by_rows: bool) -> Node:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from trainlet.api import Settings
 
 
+MIXING = ("BatchNormTrain",)  # what a sample gets here depends on the others of its batch: no parts
+
+
 @dataclass(frozen=True)
 class MemoryChoice:
     """How a program was made to fit. RAM in bytes: arena + state + scratch.
@@ -55,6 +58,7 @@ def fit_budget(settings: Settings, build: Callable[[Settings], Program]) -> tupl
     Tried in the order of what they cost in time: the whole batch; the same with recomputation; then ever
     smaller parts of it whose gradients are summed, without and with recomputation. The first that fits wins.
     An update is that of the whole batch: recomputation keeps its bits, parts differ by how sums are ordered.
+    A network that normalises over its batch is not split.
     Raises BudgetError where nothing fits, for the smallest program there is.
     """
     budget, free = settings.budget_bytes, replace(settings, budget_bytes=None)
@@ -62,7 +66,9 @@ def fit_budget(settings: Settings, build: Callable[[Settings], Program]) -> tupl
     smallest = whole
     if budget is None or whole.ram_bytes <= budget:
         return settings, _choice(settings, whole, whole)
-    for micro in (m for m in range(settings.batch, 0, -1) if settings.batch % m == 0):
+    whole_only = any(n.op in MIXING for n in whole.main.graph.nodes)
+    least = settings.batch if whole_only else 1
+    for micro in (m for m in range(settings.batch, least - 1, -1) if settings.batch % m == 0):
         part = replace(free, batch=micro, accumulate=settings.accumulate or micro < settings.batch)
         program = whole if micro == settings.batch else build(part)
         if program.ram_bytes > budget:

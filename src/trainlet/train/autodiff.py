@@ -146,6 +146,11 @@ class _Forward:
         )
         for state, value in zip(inputs[3:5], new.outputs[1:3], strict=True):
             assert state is not None
+            if state.name in self.b.updates:
+                raise SchemeError(
+                    f"{node.source or y} uses another layer's BatchNormalization: give it its own, or fold "
+                    "both (norm=folded)"
+                )
             self.b.updates[state.name] = value
         self.env[y] = new.output
         self.wanted.add(new.output.name)

@@ -14,7 +14,7 @@ from trainlet.plan.program import Program
 
 
 def residual_stages() -> Graph:
-    """As in ResNet: a 7x7 stem, a max pool, basic blocks with strides, clips behind the sums."""
+    """As in ResNet: a 7x7 stem, max pool, basic blocks, clips behind sums; then a depthwise convolution."""
     n = Net("stages", (36, 39, 3), 4)
     x = n.conv(n.x, 24, 7, 2)
     pool = {"kernel": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1)}
@@ -23,7 +23,7 @@ def residual_stages() -> Graph:
         y = n.conv(n.conv(x, o, 3, stride), o, 3, act="none")
         skip = x if stride == 1 else n.conv(x, o, 1, stride, act="none")
         x = n.act(n.b.add("Add", [y, skip], name=f"sum{i}"), "relu")
-    return n.head(x, 5)
+    return n.head(n.conv(n.conv(x, 40, 3, 2, groups=40), 48, act="relu6"), 5)
 
 
 GRAPHS = {**NETWORKS, "stages": residual_stages}

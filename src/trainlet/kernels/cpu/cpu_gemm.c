@@ -55,6 +55,42 @@ TL_INLINE void end_row(const pass *s, const tl_vf *sums, const tl_vf *bias, cons
   }
 }
 
+/* Whole rows of finished results; add, mask, keep: constants, whether the ending has one. For short sums this is most of
+ * the work. */
+TL_INLINE void end_rows(const pass *s, const tl_vf *sums, const tl_vf *bias, int32_t at, int rows, const int vectors,
+                        const int add, const int mask, const int keep) {
+  const tl_gemm *g = s->g;
+  tl_finish f = {NULL, NULL, g->finish.lo, g->finish.hi, mask ? g->finish.mask : NULL, keep ? g->finish.keep : NULL};
+  const float *other = g->finish.add;
+  float *c = g->c;
+  for (int r = 0; r < rows; r++, at += g->ldc)
+    for (int v = 0; v < vectors; v++) {
+      int32_t here = at + v * TL_VL;
+      tl_vf sum = sums[r * 3 + v] + bias[v];
+      if (add) sum += tl_load(other + here);
+      tl_save(c + here, tl_finish_value(&f, sum, here, mask || keep));
+    }
+}
+
+/* Whether end_rows took the block. */
+TL_INLINE int end_plainly(const pass *s, const tl_vf *sums, const tl_vf *bias, int32_t at, int rows,
+                          const int vectors) {
+  const tl_finish *f = &s->g->finish;
+  if (!s->first || !s->last || s->g->onto || s->g->update) return 0;
+  int mask = s->masks && f->mask, keep = s->masks && f->keep, add = f->add != NULL;
+  if (mask + keep + add > 1) return 0;
+  if (mask) {
+    end_rows(s, sums, bias, at, rows, vectors, 0, 1, 0);
+  } else if (keep) {
+    end_rows(s, sums, bias, at, rows, vectors, 0, 0, 1);
+  } else if (add) {
+    end_rows(s, sums, bias, at, rows, vectors, 1, 0, 0);
+  } else {
+    end_rows(s, sums, bias, at, rows, vectors, 0, 0, 0);
+  }
+  return 1;
+}
+
 TL_INLINE void end_block(const pass *s, const tl_vf *sums, int32_t row, int32_t col, int32_t columns, int rows,
                          const int vectors) {
   const tl_gemm *g = s->g;
@@ -63,6 +99,7 @@ TL_INLINE void end_block(const pass *s, const tl_vf *sums, int32_t row, int32_t 
   if (s->last && g->finish.bias)
     for (int v = 0; v < vectors; v++) bias[v] = tl_load_part(g->finish.bias + col + v * TL_VL, columns - v * TL_VL);
   int32_t at = row * g->ldc + col;
+  if (columns >= vectors * TL_VL && end_plainly(s, sums, bias, at, rows, vectors)) return;
   if (columns >= vectors * TL_VL) {
     for (int r = 0; r < rows; r++) end_row(s, sums + r * 3, bias, start, at + r * g->ldc, 3 * TL_VL, vectors);
   } else {
