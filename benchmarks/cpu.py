@@ -60,9 +60,11 @@ def main() -> None:
             rows = []
             for threads in map(int, args.threads):
                 for scheme in args.schemes:
-                    rows += compare(
+                    found = compare(
                         graph, workload, scheme, batch, threads, args.rivals, pythons, args.seconds
                     )
+                    print("\n".join(json.dumps(row) for row in found), file=sys.stderr, flush=True)
+                    rows += found
             results += rows
             print(f"\n## {workload}, batch {batch}\n\n{table(rows)}\n", flush=True)
     args.json.parent.mkdir(parents=True, exist_ok=True)

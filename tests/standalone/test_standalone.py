@@ -124,6 +124,13 @@ def test_what_is_wrong_is_said(damage: str, message: str, native: Path, data: Pa
 
 
 @pytest.mark.slow
+def test_this_machines_fast_kernels_take_the_same_steps(native: Path, data: Path, tmp_path: Path) -> None:
+    program, _ = compile_standalone(GRAPH, SETTINGS, tmp_path / "fast", backend="cpu")
+    ours, fast = (trained(p, data, tmp_path / "s.bin")[0] for p in (native, program))
+    np.testing.assert_allclose(fast, ours, rtol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["c99", "cpu"])
 def test_an_arm_processor_takes_the_same_steps(
     backend: str, native: Path, data: Path, tmp_path: Path

@@ -54,6 +54,9 @@ def _biases(axes: Any, c: Contributions) -> None:
 def _heat(axes: Any, c: Contributions, figure: Any) -> None:
     body = [x for x in c.layers if x.conv_index is not None]
     shares = sorted({share for _, share in c.weights})
+    if not shares:
+        axes.set_axis_off()
+        return
     cells = np.array(
         [
             [100 * c.weights[x.weight, s].gain if (x.weight, s) in c.weights else np.nan for s in shares]

@@ -49,7 +49,8 @@ def contributions_line(c: Contributions) -> str:
         if r.get(key) is not None
     )
     return (
-        f"head alone {c.head_accuracy.gain:.1%} on {s['validation_samples']} validation samples; rate "
-        f"{s['lr']:g}, of the head alone {s['head_lr']:g}; {s['runs']} runs, {s['cpu_seconds']:.0f} "
-        f"processor seconds; rank correlation of Fisher information with measured gains: {ranks or 'too few layers'}"
+        f"head alone {c.head_accuracy.gain:.1%} on {s['validation_samples']} validation samples; "
+        f"rate {s['lr']:g}, of the head alone {s['head_lr']:g}; "
+        f"{s['runs']} runs, {s['cpu_seconds']:.0f} processor seconds; "
+        f"rank correlation of Fisher information with measured gains: {ranks or 'too few layers'}"
     )

@@ -43,6 +43,11 @@ TARGETS = {
 }
 
 
+# Features as /proc/cpuinfo and as __builtin_cpu_supports call them; gcc and clang both know these.
+CPU_SUPPORTS = {
+    "avx2": "avx2", "fma": "fma", "bmi1": "bmi", "bmi2": "bmi2", "avx512f": "avx512f", "avx512vl": "avx512vl",
+    "avx512dq": "avx512dq", "avx512bw": "avx512bw", "avx512cd": "avx512cd",
+}  # fmt: skip
 # Instruction sets as gcc and clang call them, and as zig does.
 ZIG_CPUS = {"-march=armv8-a": "generic", "-march=x86-64": "x86_64", "-march=x86-64-v3": "x86_64_v3"}
 
@@ -195,10 +200,11 @@ def _header(manifest: dict[str, Any], calls: int) -> str:
 
 def _check(needs: Sequence[str]) -> str:
     """C statements that end the program on a processor without the instructions it was built for."""
+    known = [CPU_SUPPORTS[feature] for feature in needs if feature in CPU_SUPPORTS]
     return " ".join(
         f'if (!__builtin_cpu_supports("{feature}")) '
         f'fail("this program needs a processor with ", "{feature}; build it for another isa");'
-        for feature in needs
+        for feature in known
     )
 
 
