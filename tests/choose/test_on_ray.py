@@ -66,6 +66,7 @@ def _read(pid: int, name: str) -> str:
         return ""
 
 
+@pytest.mark.slow  # Ray's client waits half a minute before it gives up
 def test_no_cluster_there_is_said_in_words():
     with pytest.raises(AnalysisError, match="no Ray cluster answers"):
         RayPool(task(), "ray://127.0.0.1:1", 1)
