@@ -167,7 +167,8 @@ def _unpack(stored: np.ndarray, p: _Part) -> np.ndarray:
     if p.kind == "as it is":
         return stored
     scale = np.ascontiguousarray(stored[:, :4]).view(np.float32)
-    kept = np.ascontiguousarray(stored[:, 4:]).view(np.int8 if p.kind == "int8" else np.float16)
+    numbers = np.ascontiguousarray(stored[:, 4:])
+    kept: np.ndarray = numbers.view(np.int8) if p.kind == "int8" else numbers.view(np.float16)
     return (kept * scale).astype(np.float32).view(np.uint8)
 
 
