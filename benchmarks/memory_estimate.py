@@ -23,6 +23,7 @@ from trainlet.choose.exact import solve
 from trainlet.choose.gains import Gains
 from trainlet.choose.limits import PlannedMemory
 from trainlet.choose.memory import MemoryModel
+from trainlet.choose.search import probe_all
 from trainlet.choose.space import Choice, Space, space
 from trainlet.runtime.toolchain import cache_folder
 
@@ -78,7 +79,10 @@ def made_up(places: Space, seed: int) -> Gains:
 
 def solvers(memory: MemoryModel, seconds: float, evaluations: int, seed: int) -> None:
     places, gains = memory.space, made_up(memory.space, seed)
-    least = memory.estimate(places.nothing)
+    least, started = memory.estimate(places.nothing), time.process_time()
+    probe_all(places, [PlannedMemory(memory, least)])
+    memory.save()
+    print(f"  probes of everything: {time.process_time() - started:.0f} s of CPU, kept", flush=True)
     for part in BUDGETS:
         limits = [PlannedMemory(memory, part * least)]
         started = time.process_time()

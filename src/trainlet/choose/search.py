@@ -245,7 +245,17 @@ def _refined(s: Searcher, limits: list[Limit], coarse: Solution) -> Solution:
     return found if found is not None and found.value > coarse.value else coarse
 
 
+def probe_all(places: Space, limits: list[Limit]) -> None:
+    """Ask the limits for every option once, so that a search with a clock does not wait for probed plans."""
+    n = len(places.body)
+    for k in range(n + 1):
+        options = [(i, c) for i in range(n - k, n) for c in places.options(i)]
+        for limit in limits:
+            limit.system(k, options)
+
+
 def _evolution(s: Searcher, limits: list[Limit], options: Options) -> tuple[Choice, str] | None:
+    probe_all(s.space, limits)
     found = evolve(
         s.space, s.objective or s.gains, limits, seed=options.seed, evaluations=options.evaluations,
         seconds=options.seconds,

@@ -16,14 +16,15 @@ from trainlet.runtime.host import HostProgram
 
 PRECISIONS = {"fp32": 4, "fp16": 2, "int8": 1}  # bytes an element
 LIMIT_BYTES = 2 * 2**30
+SCALE_BYTES = 4
 Load = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class CacheOptions:
     """Where activations are kept. `file`: on disk, overwritten (None: in memory). `limit_bytes`: a larger
-    cache is not begun. precision: "fp32" is exact; "fp16" and "int8" (one scale a sample and tensor) take a
-    half and a quarter of the bytes, and PrefixCache.worst_error says what that costs."""
+    cache is not begun. precision: "fp32" is exact; "fp16" and "int8" (a scale for each sample and tensor)
+    take a half and a quarter of the bytes, and PrefixCache.worst_error says what that costs."""
 
     file: Path | None = None
     limit_bytes: int = LIMIT_BYTES
@@ -135,8 +136,7 @@ def _parts(host: HostProgram, function: str, precision: str) -> list[_Part]:
         if dtype != "f32" or precision == "fp32":
             found.append(_Part("as it is", count, count))
         else:
-            scale_bytes = 4 if precision == "int8" else 0
-            found.append(_Part(precision, count, size * PRECISIONS[precision] + scale_bytes))
+            found.append(_Part(precision, count, SCALE_BYTES + size * PRECISIONS[precision]))
     return found
 
 
@@ -155,24 +155,21 @@ def _pack(block: np.ndarray, p: _Part) -> np.ndarray:
     if p.kind == "as it is":
         return block
     real = np.ascontiguousarray(block).view(np.float32)
-    if p.kind == "fp16":
-        limit = np.float32(np.finfo(np.float16).max)
-        return np.clip(real, -limit, limit).astype(np.float16).view(np.uint8)
-    scale = (np.abs(real).max(1, keepdims=True) / np.float32(127)).astype(np.float32)
+    largest = np.abs(real).max(1, keepdims=True)
+    scale = (largest / np.float32(127 if p.kind == "int8" else 1)).astype(np.float32)
     scale[scale == 0] = 1
-    integers = np.rint(real / scale).astype(np.int8)
-    return np.concatenate([scale.view(np.uint8), integers.view(np.uint8)], axis=1)
+    kept = np.rint(real / scale).astype(np.int8) if p.kind == "int8" else (real / scale).astype(np.float16)
+    return np.concatenate([scale.view(np.uint8), kept.view(np.uint8)], axis=1)
 
 
 def _unpack(stored: np.ndarray, p: _Part) -> np.ndarray:
     """(group, stored_bytes) -> (group, bytes)."""
     if p.kind == "as it is":
         return stored
-    stored = np.ascontiguousarray(stored)
-    if p.kind == "fp16":
-        return stored.view(np.float16).astype(np.float32).view(np.uint8)
     scale = np.ascontiguousarray(stored[:, :4]).view(np.float32)
-    return (stored[:, 4:].view(np.int8) * scale).astype(np.float32).view(np.uint8)
+    numbers = np.ascontiguousarray(stored[:, 4:])
+    kept: np.ndarray = numbers.view(np.int8) if p.kind == "int8" else numbers.view(np.float16)
+    return (kept * scale).astype(np.float32).view(np.uint8)
 
 
 def _error(true: np.ndarray, stored: np.ndarray) -> float:
