@@ -19,7 +19,7 @@ from trainlet.ir.text import load_graph, save_graph
 from trainlet.output import whole_files
 from trainlet.plan.budget import MemoryChoice
 from trainlet.runtime.checkpoint import load_checkpoint, save_checkpoint
-from trainlet.scheme import select
+from trainlet.scheme import resolve_scheme, select
 from trainlet.train.parameters import Optimizer, parameters
 
 FORMAT = 1
@@ -56,7 +56,7 @@ def _about(program: CompiledProgram) -> dict[str, Any]:
     from trainlet import api
 
     settings, form = program.settings, program.form
-    selection = select(api.resolve_scheme(settings.scheme, program.graph), program.graph)
+    selection = select(resolve_scheme(settings.scheme, program.graph), program.graph)
     return {
         "format": FORMAT,
         "key": program.host.folder.name,
@@ -113,7 +113,7 @@ def _open(z: zipfile.ZipFile, about: dict[str, Any], folder: Path) -> CompiledPr
         weight_decay=settings.weight_decay,
         seed=settings.seed,
     )
-    selection = select(api.resolve_scheme(settings.scheme, graph), graph)
+    selection = select(resolve_scheme(settings.scheme, graph), graph)
     memory = MemoryChoice.of(about["memory"])
     value = graph.inputs[0]
     transform = InputTransform(value.dtype, value.quant, tuple(about["mean"]), tuple(about["std"]))
