@@ -40,7 +40,7 @@ from trainlet import plan, quantize
 from trainlet.api import train
 print(trainlet.plan is plan, trainlet.train is train, callable(quantize), trainlet.plan.__module__)
 """
-    assert python(code).split() == ["True", "True", "True", "trainlet.api"]
+    assert python(code).split() == ["True", "True", "True", "trainlet.api.programs"]
 
 
 def test_every_exported_name_exists() -> None:
