@@ -23,7 +23,7 @@ from trainlet.quantize import quantize
 def network() -> Graph:
     """Wide maps that stay frozen, then an inverted residual whose hidden gradients are as large."""
     n = Net("both", (33, 29, 3))
-    x = n.conv(n.conv(n.conv(n.x, 8, 3, 2), 40), 40, 3, 2, groups=40)
+    x = n.conv(n.conv(n.conv(n.x, 8, 3, 2), 96), 96, 3, 2, groups=96)
     x = n.conv(x, 10, act="none")
     x = n.conv(n.conv(n.conv(x, 64), 64, 3, groups=64), 12, act="none")
     calibration = np.random.default_rng(1).normal(0, 1, (16, 33, 29, 3)).astype(np.float32)
