@@ -64,7 +64,7 @@ def test_nothing_is_run_again_and_a_stopped_analysis_ends_the_same(analysis, tmp
 def test_a_journal_of_other_settings_is_refused_by_name(analysis):
     graph, path, _ = analysis
     with pytest.raises(AnalysisError, match="other master"):
-        analyze(graph, dataset(graph), path, replace(QUICK, master="fp32"))
+        analyze(graph, dataset(graph), path, replace(QUICK, master="nearest"))
     with pytest.raises(AnalysisError, match="other training data"):
         analyze(graph, dataset(graph, seed=5), path, QUICK)
 

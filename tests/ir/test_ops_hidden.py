@@ -12,22 +12,22 @@ from trainlet.ir.ops.hidden import encode, parts
 from trainlet.ir.text import parse_graph
 from trainlet.passes.hidden import group_hidden
 
-BLOCK = """graph g(dy: f32[2,3,4,5], x: f32[2,6,7,3], m: u1[2,3,4,11], n: u1[2,6,7,11], lr: f32[1]) {
-  const project: f32[5,1,1,11]
-  state depthwise: f32[11,3,3,1]
-  state bias: f32[11]
-  state expand: f32[11,1,1,3]
-  const h: f32[2,6,7,11]
-  a: f32[2,3,4,11] = ConvInputGrad(dy, project) {x_shape=(2, 3, 4, 11)}
-  b: f32[2,3,4,11] = MaskGrad(a, m)
-  c: f32[2,6,7,11] = ConvInputGrad(b, depthwise)
-    {groups=11, pads=(1, 1, 1, 1), strides=(2, 2), x_shape=(2, 6, 7, 11)}
-  d: f32[2,6,7,11] = MaskGrad(c, n)
+BLOCK = """graph g(dy: f32[2,3,4,5], x: f32[2,6,7,3], m: u1[2,3,4,40], n: u1[2,6,7,40], lr: f32[1]) {
+  const project: f32[5,1,1,40]
+  state depthwise: f32[40,3,3,1]
+  state bias: f32[40]
+  state expand: f32[40,1,1,3]
+  const h: f32[2,6,7,40]
+  a: f32[2,3,4,40] = ConvInputGrad(dy, project) {x_shape=(2, 3, 4, 40)}
+  b: f32[2,3,4,40] = MaskGrad(a, m)
+  c: f32[2,6,7,40] = ConvInputGrad(b, depthwise)
+    {groups=40, pads=(1, 1, 1, 1), strides=(2, 2), x_shape=(2, 6, 7, 40)}
+  d: f32[2,6,7,40] = MaskGrad(c, n)
   dx: f32[2,6,7,3] = ConvInputGrad(d, expand, x) {x_shape=(2, 6, 7, 3)}
-  depthwise.next: f32[11,3,3,1] = ConvWeightGradUpdate(h, b, _, depthwise, lr)
-    {depthwise=True, groups=11, kernel=(3, 3), pads=(1, 1, 1, 1), strides=(2, 2)}
-  bias.next: f32[11] = BiasGradUpdate(d, bias, lr)
-  expand.next: f32[11,1,1,3] = ConvWeightGradUpdate(x, d, _, expand, lr) {kernel=(1, 1)}
+  depthwise.next: f32[40,3,3,1] = ConvWeightGradUpdate(h, b, _, depthwise, lr)
+    {depthwise=True, groups=40, kernel=(3, 3), pads=(1, 1, 1, 1), strides=(2, 2)}
+  bias.next: f32[40] = BiasGradUpdate(d, bias, lr)
+  expand.next: f32[40,1,1,3] = ConvWeightGradUpdate(x, d, _, expand, lr) {kernel=(1, 1)}
   return dx
   update depthwise <- depthwise.next
   update bias <- bias.next
@@ -37,8 +37,8 @@ BLOCK = """graph g(dy: f32[2,3,4,5], x: f32[2,6,7,3], m: u1[2,3,4,11], n: u1[2,6
 
 def block(rng: np.random.Generator) -> Graph:
     shapes = {
-        "project": (5, 1, 1, 11), "depthwise": (11, 3, 3, 1), "bias": (11,), "expand": (11, 1, 1, 3),
-        "h": (2, 6, 7, 11),
+        "project": (5, 1, 1, 40), "depthwise": (40, 3, 3, 1), "bias": (40,), "expand": (40, 1, 1, 3),
+        "h": (2, 6, 7, 40),
     }  # fmt: skip
     return parse_graph(BLOCK, {k: rng.normal(0, 1, s).astype(np.float32) for k, s in shapes.items()})
 
@@ -51,7 +51,7 @@ def test_hidden_grad_is_the_gradient_of_the_block() -> None:
     assert [n.op for n in grouped.nodes] == ["HiddenGrad"]
     feeds = {
         "dy": rng.normal(0, 1, (2, 3, 4, 5)), "x": rng.normal(0, 1, (2, 6, 7, 3)),
-        "m": rng.random((2, 3, 4, 11)) < 0.7, "n": rng.random((2, 6, 7, 11)) < 0.7, "lr": np.array([0.5]),
+        "m": rng.random((2, 3, 4, 40)) < 0.7, "n": rng.random((2, 6, 7, 40)) < 0.7, "lr": np.array([0.5]),
     }  # fmt: skip
     given = {k: v.astype(np.float32) if v.dtype == float else v for k, v in feeds.items()}
     found = interpret(grouped, given, real=np.float64)
@@ -67,7 +67,7 @@ def test_hidden_grad_is_the_gradient_of_the_block() -> None:
     )
     conv = torch.nn.functional.conv2d
     hidden = first(values["h"]) + (made := conv(x, expand, bias) * first(given["n"])) - made.detach()
-    z = conv(hidden, depthwise, stride=2, padding=1, groups=11) * first(given["m"])
+    z = conv(hidden, depthwise, stride=2, padding=1, groups=40) * first(given["m"])
     (conv(z, first(values["project"])) * first(given["dy"])).sum().backward()
     assert np.allclose(
         found.outputs[0], np.moveaxis(x.grad.numpy(), 1, -1) + given["x"], rtol=1e-6, atol=1e-6

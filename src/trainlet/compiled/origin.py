@@ -32,8 +32,9 @@ def load_origin(path: Path) -> TorchOrigin:
     tensors, meta = load_checkpoint(path)
 
     def part(name: str) -> dict[str, np.ndarray]:
-        found = {k: v for k, v in tensors.items() if k.startswith(f"{name}/")}
-        return {k.removeprefix(f"{name}/"): v.reshape(meta["shapes"][k]) for k, v in found.items()}
+        """In the order they were saved in, the module's own: the file sorts its tensors by name."""
+        shapes = {k: s for k, s in meta["shapes"].items() if k.startswith(f"{name}/")}
+        return {k.removeprefix(f"{name}/"): tensors[k].reshape(s) for k, s in shapes.items()}
 
     layers = []
     for i, entry_ in enumerate(meta["stored"]):
