@@ -135,8 +135,7 @@ def adapted_graph(model: str | Path | Graph, checkpoint: str | Path) -> Graph:
     """The network with what a checkpoint trained, as an inference graph of batch 1."""
     graph, settings, tensors = restore(model, checkpoint)
     graph, selection = prepare(graph, settings)
-    optimizer = Optimizer(settings.optimizer, settings.master)
-    return adapted(graph, tuple(parameters(graph, selection, optimizer)), tensors)
+    return adapted(graph, tuple(parameters(graph, selection, settings.update_rule())), tensors)
 
 
 def export(

@@ -14,7 +14,6 @@ from trainlet.frontends import load
 from trainlet.ir import Graph
 from trainlet.scheme import Selection, UpdateScheme, replace_head, resolve_scheme, select
 from trainlet.train.autodiff import TrainingModule
-from trainlet.train.parameters import Optimizer
 
 if TYPE_CHECKING:
     from trainlet.plan.budget import MemoryChoice
@@ -44,13 +43,7 @@ def derive(model: str | Path | Graph, settings: Settings) -> TrainingModule:
     from trainlet.train.autodiff import derive as derive_graph
 
     graph, selection = prepare(model, settings)
-    optimizer = Optimizer(
-        settings.optimizer,
-        settings.master,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        seed=settings.seed,
-    )
+    optimizer = settings.update_rule()
     single = derive_graph(graph, selection, optimizer, settings.loss, settings.accumulate)
     if settings.batch == 1:
         return single

@@ -10,7 +10,7 @@ from trainlet.errors import SchemeError
 from trainlet.ir.graph import PLACES
 from trainlet.scheme import Selection, UpdateScheme
 from trainlet.train.autodiff import LOSSES
-from trainlet.train.parameters import INTEGER_MASTERS, SLOTS
+from trainlet.train.parameters import INTEGER_MASTERS, SLOTS, Optimizer
 
 MASTERS = ("fp32", *INTEGER_MASTERS)
 INPUTS = ("arena", *PLACES)
@@ -40,6 +40,16 @@ class Settings:
     budget_bytes: int | None = None
     arena_target_bytes: int | None = None
     input: str = "arena"
+
+    def update_rule(self) -> Optimizer:
+        """How a gradient becomes a step under these settings."""
+        return Optimizer(
+            self.optimizer,
+            self.master,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            seed=self.seed,
+        )
 
 
 def check_values(settings: Settings) -> None:

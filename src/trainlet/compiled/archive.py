@@ -20,7 +20,7 @@ from trainlet.output import whole_files
 from trainlet.plan.budget import MemoryChoice
 from trainlet.runtime.checkpoint import load_checkpoint, save_checkpoint
 from trainlet.scheme import resolve_scheme, select
-from trainlet.train.parameters import Optimizer, parameters
+from trainlet.train.parameters import parameters
 
 FORMAT = 1
 ABOUT, PROGRAM, NETWORK, STATE, ORIGIN = (
@@ -106,13 +106,7 @@ def _open(z: zipfile.ZipFile, about: dict[str, Any], folder: Path) -> CompiledPr
     host = HostProgram(sources)
     host.restore(load_checkpoint(folder / STATE)[0])
     settings, graph = api.settings_of(about["program"]), load_graph(folder / NETWORK)
-    rule = Optimizer(
-        settings.optimizer,
-        settings.master,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        seed=settings.seed,
-    )
+    rule = settings.update_rule()
     selection = select(resolve_scheme(settings.scheme, graph), graph)
     memory = MemoryChoice.of(about["memory"])
     value = graph.inputs[0]

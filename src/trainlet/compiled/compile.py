@@ -15,7 +15,7 @@ from trainlet.errors import BackendError, ModelError
 from trainlet.ir import Graph
 from trainlet.plan.budget import MemoryChoice
 from trainlet.scheme import UpdateScheme
-from trainlet.train.parameters import Optimizer, parameters
+from trainlet.train.parameters import parameters
 
 if TYPE_CHECKING:
     from trainlet.api import Settings
@@ -93,8 +93,7 @@ def compile_model(
     make = _maker(graph, settings, backend, threads)
     folder, made = entry(program_key(graph, about), make, cache)
     chosen = MemoryChoice.of(made["memory"])
-    rule = Optimizer(optimizer, master, momentum=momentum, weight_decay=weight_decay, seed=seed)
-    trained = tuple(parameters(prepared, selection, rule))
+    trained = tuple(parameters(prepared, selection, settings.update_rule()))
     return CompiledProgram(_load(folder), prepared, trained, settings, form, chosen, origin)
 
 

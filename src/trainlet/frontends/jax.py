@@ -14,7 +14,7 @@ import numpy as np
 from trainlet.errors import ModelError
 from trainlet.frontends.build_graph import build_graph
 from trainlet.frontends.jax_primitives import Translation
-from trainlet.frontends.network import Layer, Network
+from trainlet.frontends.network import Network, reachable
 from trainlet.frontends.stored import StoredLayer
 from trainlet.frontends.torch_state import original_layout
 from trainlet.ir.graph import Graph
@@ -56,7 +56,7 @@ def from_function(function: Callable[[Any, Any], Any], params: Any, example: Any
     t.define(sample, "x")
     t.run(closed.jaxpr, closed.consts)
     output = t.name(closed.jaxpr.outvars[0])
-    layers = _needed(t.finished(), output)
+    layers = reachable(t.finished(), output)
     built = build_graph(Network(name, 20, "x", shape, output, layers, t.initializers), name)
     graph = rebatch(built.graph, 1)
     constants = [n for s in built.stored for n in (s.weight, s.bias) if n is not None]
@@ -86,13 +86,3 @@ def to_params(graph: Graph, origin: JaxOrigin) -> Any:
 def _name(path: tuple[Any, ...]) -> str:
     keys = (getattr(k, "key", getattr(k, "name", getattr(k, "idx", k))) for k in path)
     return ".".join(str(k) for k in keys)
-
-
-def _needed(layers: list[Layer], output: str) -> tuple[Layer, ...]:
-    """The layers that `output` depends on, in their order."""
-    needed, kept = {output}, []
-    for layer in reversed(layers):
-        if needed & set(layer.outputs):
-            kept.append(layer)
-            needed |= set(layer.inputs)
-    return tuple(reversed(kept))

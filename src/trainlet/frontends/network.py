@@ -48,3 +48,13 @@ class Network:
     output: str
     layers: tuple[Layer, ...]
     initializers: Mapping[str, np.ndarray]
+
+
+def reachable(layers: list[Layer], output: str) -> tuple[Layer, ...]:
+    """The layers that `output` depends on, in their order."""
+    needed, kept = {output}, []
+    for layer in reversed(layers):
+        if needed & set(layer.outputs):
+            kept.append(layer)
+            needed |= set(layer.inputs)
+    return tuple(reversed(kept))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainlet.errors import ModelError
-from trainlet.frontends.network import Layer, Network
+from trainlet.frontends.network import Layer, Network, reachable
 from trainlet.ir.graph import Shape
 
 OLDEST_OPSET = 11
@@ -33,7 +33,7 @@ def _network(proto: Any, file: str, batch: int, output: str | None) -> Network:
     opset = _opset(proto, file)
     arrays = _initializers(proto.graph, file)
     chosen = _output(proto.graph, file, output)
-    layers = _reachable([_layer(n, i, file) for i, n in enumerate(proto.graph.node)], chosen)
+    layers = reachable([_layer(n, i, file) for i, n in enumerate(proto.graph.node)], chosen)
     inputs = [v for v in proto.graph.input if v.name not in arrays]
     if len(inputs) > 1:  # one that nothing reads does not matter
         read = {name for layer in layers for name in layer.inputs}
@@ -116,16 +116,6 @@ def _layer(proto: Any, index: int, file: str) -> Layer:
     attrs = {k: v.decode() if isinstance(v, bytes) else v for k, v in attrs.items()}
     source = f"{file}:{proto.name or f'{proto.op_type}_{index}'}"
     return Layer(domain + proto.op_type, tuple(proto.input), tuple(proto.output), attrs, source, proto)
-
-
-def _reachable(layers: list[Layer], output: str) -> tuple[Layer, ...]:
-    """The layers that `output` depends on, in their order."""
-    needed, kept = {output}, []
-    for layer in reversed(layers):
-        if needed & set(layer.outputs):
-            kept.append(layer)
-            needed |= set(layer.inputs)
-    return tuple(reversed(kept))
 
 
 def _input_shape(value: Any, file: str, batch: int) -> Shape:

@@ -10,7 +10,7 @@ import numpy as np
 from trainlet.errors import ModelError
 from trainlet.frontends import torch_pointwise  # noqa: F401  (registers translators)
 from trainlet.frontends.build_graph import Built, build_graph
-from trainlet.frontends.network import Layer, Network
+from trainlet.frontends.network import Network, reachable
 from trainlet.frontends.torch_aten import Translation, as_array, shape_of
 from trainlet.frontends.torch_export import Exported, export
 from trainlet.frontends.torch_state import TorchOrigin, to_state_dict
@@ -97,7 +97,7 @@ def _build(exported: Exported, norm: str) -> Built:
         raise ModelError(f"{exported.name}: the output does not depend on the input")
     network = Network(
         exported.name, 20, exported.inputs[0], _shape(exported),
-        t.names[output.name], _needed(t.layers, t.names[output.name]), t.initializers,
+        t.names[output.name], reachable(t.layers, t.names[output.name]), t.initializers,
     )  # fmt: skip
     problems = [f"{exported.name} {p}" for p in exported.problems]
     problems += [f"{exported.name} writes to {n} in place: compute a new tensor" for n in exported.mutated]
@@ -115,16 +115,6 @@ def _build(exported: Exported, norm: str) -> Built:
 
 def _shape(exported: Exported) -> tuple[int, ...]:
     return shape_of(next(n for n in exported.nodes if n.name == exported.inputs[0]))
-
-
-def _needed(layers: list[Layer], output: str) -> tuple[Layer, ...]:
-    """The layers that `output` depends on, in their order."""
-    needed, kept = {output}, []
-    for layer in reversed(layers):
-        if needed & set(layer.outputs):
-            kept.append(layer)
-            needed |= set(layer.inputs)
-    return tuple(reversed(kept))
 
 
 __all__ = ["NORMS", "TorchOrigin", "from_module", "from_module_with_origin", "to_state_dict"]
