@@ -6,6 +6,13 @@
 
 #include "tl_block.h"
 
+typedef uint32_t tl_u32_lanes __attribute__((vector_size(4 * TL_LANES)));
+
+/* sum += more modulo 2^32, as pmaddwd adds: what is not centred may pass 2^31 on the way to a sum that does not. */
+static inline void tl_add_wrapped(tl_s32_lanes *sum, const tl_s32_lanes *more) {
+  *sum = (tl_s32_lanes)((tl_u32_lanes)*sum + (tl_u32_lanes)*more);
+}
+
 #if defined(__AVX2__) && TL_LANES % 8 == 0
 #define TL_PAIRS 1
 
@@ -13,17 +20,17 @@ enum { TL_PAIR_REGISTERS = TL_LANES / 8, TL_PAIR_RUN = 64 };
 
 /* panel: [count][lanes], count even, becomes [count / 2][lanes][2]. start[j] = -x_zero * sum of lane j's column. */
 static inline void tl_pair_panel(int16_t *panel, int32_t count, int32_t x_zero, tl_s32_lanes *start) {
-  tl_s32_lanes sum = {0};
+  tl_u32_lanes sum = {0};
   for (int32_t i = 0; i < count; i += 2) {
     int16_t pair[2 * TL_LANES], *at = panel + i * TL_LANES;
     for (int j = 0; j < TL_LANES; j++) {
       pair[2 * j] = at[j];
       pair[2 * j + 1] = at[TL_LANES + j];
-      sum[j] += at[j] + at[TL_LANES + j];
+      sum[j] += (uint32_t)(at[j] + at[TL_LANES + j]);
     }
     memcpy(at, pair, sizeof pair);
   }
-  *start = -x_zero * sum;
+  *start = (tl_s32_lanes)(sum * (uint32_t)-x_zero);
 }
 
 /* sums: [TL_ROWS_S8] in and out; x: as it is stored; panel: paired; count even. */

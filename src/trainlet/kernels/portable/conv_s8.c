@@ -73,7 +73,7 @@ static void sweep_positions(const sweep *a, int32_t p, int32_t count, int32_t *s
     tl_window_next(s, &next);
     if (a->first > 0) memcpy(acc, sums + q * TL_LANES, (size_t)rows * sizeof acc[0]);
     if (a->paired)
-      for (int r = 0; r < TL_ROWS_S8; r++) acc[r] += a->start;
+      for (int r = 0; r < TL_ROWS_S8; r++) tl_add_wrapped(&acc[r], &a->start);
     sweep_rows(a, at, acc);
     memcpy(sums + q * TL_LANES, acc, (size_t)rows * sizeof acc[0]);
   }
