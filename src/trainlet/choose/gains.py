@@ -46,12 +46,19 @@ class Gains:
         return total if self.ceiling is None else self.ceiling * -float(np.expm1(-total))
 
 
-def measured_gains(found: Contributions, space: Space, caution: float = 0.0) -> Gains:
+MEASURED = -1.0  # the ceiling that an analysis suggests
+
+
+def measured_gains(
+    found: Contributions, space: Space, caution: float = 0.0, ceiling: float | None = MEASURED
+) -> Gains:
     """The gains of an analysis; caution: how many standard errors of each are taken off (never below 0).
 
-    With caution a gain that was not told from nothing counts as nothing, and the search trains less.
+    With caution a gain that was not told from nothing counts as nothing, and the search trains less. ceiling
+    None: plain sums (arXiv:2206.15472).
     """
-    n, ceiling = len(space.body), ceiling_of(found)
+    n = len(space.body)
+    ceiling = ceiling_of(found) if ceiling == MEASURED else ceiling
     biases = np.array([found.bias_gain(k) for k in range(n + 1)])
     for k in range(1, n + 1):
         if caution and k in found.biases:
@@ -72,7 +79,9 @@ def ceiling_of(found: Contributions) -> float:
     return float(min(max(HEADROOM * largest, 1e-3), max(1 - found.head_accuracy.gain, 1e-3)))
 
 
-def _units(gain: float, ceiling: float) -> float:
+def _units(gain: float, ceiling: float | None) -> float:
+    if ceiling is None:
+        return gain
     return -float(np.log1p(-min(gain / ceiling, NEARLY)))
 
 

@@ -206,8 +206,8 @@ def _confirmed_line(c: Confirmed) -> str:
 def candidates_for(
     finder: Searcher, request: Request, proposal: Found, found: Contributions
 ) -> list[Candidate]:
-    """The proposal, the head alone, the best number of biases alone, and smaller or more cautious
-    proposals.
+    """The proposal, the head alone, the best number of biases alone, proposals by other readings of the same
+    gains (no biases; plain sums, as published; less a standard error each) and smaller ones.
     """
     options, budget, kind = request.options, request.budget_bytes, request.options.cost
     least = finder.cost(finder.space.nothing, kind)
@@ -223,8 +223,13 @@ def candidates_for(
         choices[f"proposed at {part:.0%}"] = finder.search(
             int(least + part * (budget - least)), smaller
         ).choice
-    cautious = replace(finder, gains=measured_gains(found, finder.space, CAUTION))
-    choices["cautious"] = cautious.search(budget, replace(options, refine=False)).choice
+    readings = {
+        "without biases": replace(finder.gains, biases=np.zeros_like(finder.gains.biases)),
+        "plain sums": measured_gains(found, finder.space, ceiling=None),
+        "cautious": measured_gains(found, finder.space, CAUTION),
+    }
+    for name, gains in readings.items():
+        choices[name] = replace(finder, gains=gains).search(budget, replace(options, refine=False)).choice
     unique: dict[Choice, str] = {}
     for name, choice in choices.items():
         unique.setdefault(choice, name)

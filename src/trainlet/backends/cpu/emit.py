@@ -14,6 +14,7 @@ from trainlet.backends.c99.emit import INCLUDES, KERNEL_FOLDER, describe, origin
 from trainlet.backends.c99.entry import entry_points
 from trainlet.backends.c99.header import header, plan_table
 from trainlet.backends.c99.manifest import manifest
+from trainlet.backends.c99.redraw import redraw_source
 from trainlet.backends.c99.writer import C_TYPES, identifier
 from trainlet.backends.cpu.fuse import STARTS, endings
 from trainlet.backends.cpu.sources import kernel_files
@@ -164,7 +165,13 @@ def _write(program: Program, to: Target) -> _Written:
         steps += len(program.functions[which].graph.nodes)
         bodies += _function(program, which, c)
         scratch[which] = c.most_bytes
-    return _Written(shapes, bodies, list(_init(program, blob)), blob, scratch)
+    return _Written(
+        shapes,
+        bodies,
+        [*redraw_source(program, identifier(program.name)), *_init(program, blob)],
+        blob,
+        scratch,
+    )
 
 
 def _writer(program: Program, which: str, shapes: dict[str, str], blob: Blob, to: Target) -> CpuWriter:
@@ -227,10 +234,13 @@ def _init(program: Program, blob: Blob) -> Iterator[str]:
     yield f"void {name}_init({name}_t *m, uint32_t seed) {{"
     yield "  memset(m, 0, sizeof *m);"
     for p in program.module.parameters:
-        w = p.tensors["w"].value
-        blob.tensors = {**blob.tensors, f"{p.name}.start": p.tensors["w"]}
-        at = f"STATE({C_TYPES[w.dtype]}, {program.state_offsets[w.name]})"
-        yield f"  memcpy({at}, {blob[f'{p.name}.start']}, {w.bytes});"
+        for role in ("w", "base", "channels"):
+            if role not in p.tensors:
+                continue
+            v, start = p.tensors[role].value, f"{p.name}.{role}.start"
+            blob.tensors = {**blob.tensors, start: p.tensors[role]}
+            at = f"STATE({C_TYPES[v.dtype]}, {program.state_offsets[v.name]})"
+            yield f"  memcpy({at}, {blob[start]}, {v.bytes});"
     if "rng" in program.state:
         yield f"  STATE(uint32_t, {program.state_offsets['rng']})[0] = seed;"
     else:
