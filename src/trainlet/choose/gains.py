@@ -50,12 +50,18 @@ MEASURED = -1.0  # the ceiling that an analysis suggests
 
 
 def measured_gains(
-    found: Contributions, space: Space, caution: float = 0.0, ceiling: float | None = MEASURED
+    found: Contributions,
+    space: Space,
+    caution: float = 0.0,
+    ceiling: float | None = MEASURED,
+    redraw: bool = False,
 ) -> Gains:
     """The gains of an analysis; caution: how many standard errors of each are taken off (never below 0).
 
     With caution a gain that was not told from nothing counts as nothing, and the search trains less. ceiling
-    None: plain sums (arXiv:2206.15472).
+    None: plain sums (arXiv:2206.15472). redraw: channels are drawn anew every epoch, so all of them learn,
+    each for a share of the time; that is taken to be worth the geometric mean of what the share and the whole
+    are worth (an assumption, which the comparing trainings check).
     """
     n = len(space.body)
     ceiling = ceiling_of(found) if ceiling == MEASURED else ceiling
@@ -67,7 +73,12 @@ def measured_gains(
 
     def weight(layer: int, count: int) -> float:
         if (layer, count) not in known:
-            known[layer, count] = _units(_weight_gain(found, space, layer, count, caution), ceiling)
+            gain = _weight_gain(found, space, layer, count, caution)
+            whole = space.body[layer].channels
+            if redraw and count < whole and not space.body[layer].depthwise:
+                all_ = _weight_gain(found, space, layer, whole, caution)
+                gain = max(gain, float(np.sqrt(max(gain, 0.0) * max(all_, 0.0))))
+            known[layer, count] = _units(gain, ceiling)
         return known[layer, count]
 
     return Gains(np.array([_units(g, ceiling) for g in biases]), weight, ceiling)

@@ -36,7 +36,8 @@ class Request:
     """What is asked for. budget_bytes: of RAM, or of the published price with cost "analytic".
 
     confirm_epochs: of the trainings that compare candidates on validation samples; 0: the solver's proposal
-    is taken as it is. rule: which channels of a weight, "norm" or "fisher".
+    is taken as it is. rule: which channels of a weight, "norm", "fisher" or "redraw": others
+    in every epoch.
     """
 
     budget_bytes: int
@@ -98,7 +99,8 @@ def search(
     finder.check_budget(request.budget_bytes, request.options.cost)
     with clock("analysis"):
         found = _analysis(graph, data, settings, analysis, say)
-    finder.gains, finder.indices = measured_gains(found, finder.space), channel_order(found, request.rule)
+    finder.gains = measured_gains(found, finder.space, redraw=finder.redraw)
+    finder.indices = channel_order(found, request.rule)
     if request.max_step_ms is not None:
         finder.others.append(StepTime.calibrated(finder, request.board, request.max_step_ms))
     say("probing the planner")
@@ -159,16 +161,18 @@ def _searcher(graph: Graph, data: Dataset, settings: api.Settings, request: Requ
     fitted = api.fit_settings(graph, data, settings)
     network, _ = api.prepare(graph, replace(fitted, scheme="head"))
     places, plain = space(network), replace(fitted, classes=None, scheme="head", budget_bytes=None)
-    memory = MemoryModel(places, plain, request.board is not None, cache_folder())
-    return Searcher(places, Gains(np.zeros(len(places.body) + 1), lambda layer, count: 0.0), memory)
+    redraw = request.rule == "redraw"
+    memory = MemoryModel(places, plain, request.board is not None, cache_folder(), redraw)
+    nothing = Gains(np.zeros(len(places.body) + 1), lambda layer, count: 0.0)
+    return Searcher(places, nothing, memory, redraw=redraw)
 
 
 def channel_order(found: Contributions, rule: str) -> Mapping[str, Sequence[int]] | None:
     """Channels of each weight in the order in which a rule takes them; None: the scheme's own rule, norm."""
-    if rule == "norm":
+    if rule in ("norm", "redraw"):
         return None
     if rule != "fisher":
-        raise SchemeError(f"channel rule {rule!r} is none of norm, fisher")
+        raise SchemeError(f"channel rule {rule!r} is none of norm, fisher, redraw")
     return {name: (-values).argsort(kind="stable").tolist() for name, values in found.fisher.items()}
 
 
@@ -225,8 +229,8 @@ def candidates_for(
         ).choice
     readings = {
         "without biases": replace(finder.gains, biases=np.zeros_like(finder.gains.biases)),
-        "plain sums": measured_gains(found, finder.space, ceiling=None),
-        "cautious": measured_gains(found, finder.space, CAUTION),
+        "plain sums": measured_gains(found, finder.space, ceiling=None, redraw=finder.redraw),
+        "cautious": measured_gains(found, finder.space, CAUTION, redraw=finder.redraw),
     }
     for name, gains in readings.items():
         choices[name] = replace(finder, gains=gains).search(budget, replace(options, refine=False)).choice
