@@ -7,7 +7,7 @@
 At the analytic budget of each published scheme of mcunet-5fps (49, 99 and 148 KB) the search is given the
 same budget, once for fixed channels (rule norm) and once for channels that are redrawn every epoch, and all
 are trained in the same way. Of cifar10 the first 3,000 training images are trained on; the rate of each
-scheme is the best of three a factor of two apart (further ones where an end is best) on the other 3,000, after
+scheme is the best of three a factor of two apart (or beyond an end that is best) on the other 3,000, after
 as many epochs (caltech101: on 20% of each class). The test images are seen once, by three seeds at that rate.
 `last:K` is the largest K that fits the RAM of the found schemes, or K = 1 where none does. Every finished run
 is a line of runs/choosing.jsonl; schemes are files in runs/schemes.
