@@ -2,7 +2,7 @@
 
 relu and relu6 have kinks. Of millions of activations some lie closer to one than float32 can tell; on which
 side they fall changes the gradient by far more than rounding (a single one by 1e-3 of a weight's largest, for
-ResNet-18). `settle` moves biases, by small fractions of their activations' deviation, until none is so close.
+ResNet-18). `settle` moves biases, by small fractions of their layer's deviation, until none is so close.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 CLEAR = 3e-5  # of a layer's deviation: several times what Winograd's products are off
-FARTHEST = 0.1  # of a channel's deviation: no bias moves more
+FARTHEST = 0.1  # of it: no bias moves more
 
 
 def settle(module: Any, x: Any) -> int:
@@ -67,7 +67,7 @@ def moves(z: np.ndarray, kinks: tuple[float, ...]) -> np.ndarray:
         tried = np.concatenate([[0.0], *(wide - k for k in kinks), [v[0] - 2 * clear, v[-1] + 2 * clear]])
         tried = tried[np.argsort(np.abs(tried), kind="stable")]
         out[c] = -_first_clear(v, tried, kinks, clear)
-        if abs(out[c]) > max(FARTHEST * v.std(), 4 * clear):
+        if abs(out[c]) > FARTHEST * z.std():
             raise ValueError(f"a channel would have to move by {out[c]:.2g}")
     return out
 
