@@ -145,7 +145,8 @@ def compare(
             checked = 1 if part.check_key(name) in results.checks else CHECKED
             started = _start(Path(place), name, {**spec, "checked": checked}, pythons)
             if started is not None:
-                _keep(results, part.check_key(name), started[1]["losses"])
+                results.checks.setdefault(part.check_key(name), started[1]["losses"])
+                results.save()
                 running[name] = started
             if args.check and started is not None:  # not all at once in memory
                 started[0].end()
@@ -157,12 +158,6 @@ def compare(
     results.add(rows)
     results.save()
     return rows
-
-
-def _keep(results: Results, key: str, losses: list[float]) -> None:
-    """The losses of a check; of a later start its one loss has to be the same again, nearly."""
-    if key not in results.checks:
-        results.checks[key] = losses
 
 
 def _compare_losses(part: Part, running: dict[str, Running], results: Results) -> None:
@@ -211,7 +206,7 @@ class Worker:
         (place / "spec.json").write_text(json.dumps({**spec, **launched}))
         environment = {
             **os.environ, "OMP_NUM_THREADS": str(spec["threads"]), "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}",
-            "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "TRAINLET_CACHE": str(program_folder(spec)),
+            "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "TRAINLET_CACHE": str(program_folder()),
             "TORCHINDUCTOR_CACHE_DIR": str(place / "inductor"),
         }  # fmt: skip
         cores = sorted(os.sched_getaffinity(0))[: spec["threads"]]
@@ -248,12 +243,11 @@ class Worker:
         return said[-1] if said else "no message"
 
 
-def program_folder(spec: Mapping[str, Any]) -> Path:
-    """Where our program of a step is compiled, from nothing, and found again by the process that is timed."""
+def program_folder() -> Path:
+    """Our cache while we are timed: nothing of a user's, and nothing of other sources than these."""
     from trainlet.compiled.cache import package_digest
 
-    about = [package_digest(), *(spec[k] for k in ("workload", "batch", "scheme", "threads"))]
-    return ROOT / "build" / "programs" / hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
+    return ROOT / "build" / "programs" / package_digest()[:16]
 
 
 Running = tuple[Worker, dict[str, Any]]
@@ -266,7 +260,7 @@ def _start(place: Path, name: str, spec: dict[str, Any], pythons: Mapping[str, s
     except RuntimeError as error:
         print(f"SKIPPED {name}: {error}", file=sys.stderr, flush=True)
         return None
-    if name == "trainlet" and not program_folder(spec).is_dir():
+    if name == "trainlet":
         Worker(place, name, {**spec, "checked": 1}, python).end()  # compiled ahead of time
     worker = Worker(place, name, spec, python)
     ready = worker.ask()

@@ -29,7 +29,8 @@ def trainlet(spec: Mapping[str, Any], folder: Path) -> Ready:
     from trainlet.scheme import read_scheme
 
     graph, scheme = load_graph(folder / "network.tl"), read_scheme(folder / "scheme.json")
-    started, note = time.perf_counter(), cache_folder() / "compile_s"
+    words = [str(spec[k]) for k in ("workload", "batch", "scheme", "threads")]
+    started, note = time.perf_counter(), cache_folder() / f"compile-{'-'.join(words)}.txt"
     program = compile_model(graph, scheme=scheme, batch=spec["batch"], threads=spec["threads"])
     if not note.is_file():
         note.write_text(str(time.perf_counter() - started))
