@@ -5,12 +5,13 @@
     python -m benchmarks.choosing --data caltech101 --confirm 6   # what the comparing step takes there
 
 At the analytic budget of each published scheme of mcunet-5fps (49, 99 and 148 KB) the search is given the
-same budget, once for fixed channels (rule norm) and once for channels that are redrawn every epoch, and all
-are trained in the same way. Of cifar10 the first 3,000 training images are trained on; the rate of each
-scheme is the best of three a factor of two apart (or beyond an end that is best) on the other 3,000, after
-as many epochs (caltech101: on 20% of each class). The test images are seen once, by three seeds at that rate.
-`last:K` is the largest K that fits the RAM of the found schemes, or K = 1 where none does. Every finished run
-is a line of runs/choosing.jsonl; schemes are files in runs/schemes.
+same budget, for fixed channels (rule norm) and for channels that are redrawn every epoch. As in `trainlet
+search`, what comes of several readings of the measured gains is trained, and the best on validation images is
+what was found. It and the others are then trained in the same way. Of cifar10 the first 3,000 training images
+are trained on; the rate of each scheme is the best of three a factor of two apart (or beyond an end that is
+best) on the other 3,000, after as many epochs (caltech101: on 20% of each class). The test images are seen
+once, by three seeds at that rate. `last:K` is the largest K that fits the RAM of the found scheme, or K = 1
+where none does. Every finished run is a line of runs/choosing.jsonl; schemes are files in runs/schemes.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ from examples.image_adaptation import (
     write_document,
 )
 from trainlet import api
-from trainlet.choose.contribution import read
+from trainlet.choose.contribution import Contributions, read
 from trainlet.choose.gains import measured_gains
 from trainlet.choose.memory import MemoryModel
+from trainlet.choose.request import channel_order, readings
 from trainlet.choose.search import Options, Searcher
-from trainlet.choose.space import space
+from trainlet.choose.space import Choice, space
 from trainlet.data import Dataset
 from trainlet.runtime.toolchain import cache_folder
 from trainlet.scheme import analytic_bits, resolve_scheme
@@ -61,8 +63,6 @@ SCHEMES = ROOT / "runs" / "schemes"
 
 def searcher(data: str, analysis: Path, rule: str) -> Searcher:
     """The gains and the memory model of MODEL on a task, as `trainlet search` has them."""
-    from trainlet.choose.request import channel_order
-
     graph = api.load(model_path(MODEL))
     found = read(analysis, graph, api.load_dataset(graph, shared() / DATA[data]))
     settings = api.Settings("head", MASTER, classes=api.classes_of(load_images(data, MODEL)))
@@ -99,17 +99,47 @@ def finish(row: Row, path: Path) -> dict:
     return log.append(row, "test", lr, run_at(trainer_of(row, load_images(row.data, MODEL)), lr, row.epochs))
 
 
-def found_scheme(finder: Searcher, data: str, size: str, rule: str) -> Path:
-    """The file of the scheme found at a published scheme's analytic price."""
+def proposals(finder: Searcher, found: Contributions, data: str, size: str, rule: str) -> list[Path]:
+    """Files of the schemes proposed at a published scheme's analytic price, each once."""
     published = resolve_scheme(f"{MODEL}:{size}", finder.space.graph)
     budget = -(-finder.space.analytic_bits(finder.space.choice(published)) // 8)
-    path = SCHEMES / f"{data}-{size}-{rule}.json"
-    if not path.exists():
-        result = finder.search(budget, Options(cost="analytic"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(finder.scheme(result.choice, path.stem).to_json())
-        finder.memory.save()
-    return path
+    SCHEMES.mkdir(parents=True, exist_ok=True)
+    paths: dict[Choice, Path] = {}
+    for name, gains in {"proposed": finder.gains, **readings(finder, found)}.items():
+        choice = replace(finder, gains=gains).search(budget, Options(cost="analytic")).choice
+        path = SCHEMES / f"{data}-{size}-{rule}-{name.replace(' ', '-')}.json"
+        if paths.setdefault(choice, path) == path and not path.exists():
+            path.write_text(finder.scheme(choice, path.stem).to_json())
+    finder.memory.save()
+    return list(paths.values())
+
+
+def compared(row: Row, path: Path) -> dict:
+    """The validation run of a proposal at the middle rate, from the log where it is there."""
+    log = Log(path)
+    if found := log.find(row, "validation", row.middle_rate):
+        return found
+    run = run_at(trainer_of(row, validation(row.data)), row.middle_rate, row.epochs)
+    return log.append(row, "validation", row.middle_rate, run)
+
+
+def found_schemes(data: str, analysis: Path, batch: int, path: Path, pool: ProcessPoolExecutor) -> list[str]:
+    """For each size the proposal of best validation accuracy, of either rule."""
+    graph = api.load(model_path(MODEL))
+    contributions = read(analysis, graph, api.load_dataset(graph, shared() / DATA[data]))
+    finders = {rule: searcher(data, analysis, rule) for rule in RULES}
+    chosen = []
+    for size in SIZES:
+        files = [
+            f for rule, finder in finders.items() for f in proposals(finder, contributions, data, size, rule)
+        ]
+        rows = [Row(data, MODEL, str(f), MASTER, batch, EPOCHS[data]) for f in files]
+        results = list(pool.map(compared, rows, [path] * len(rows)))
+        for record in results:
+            print("proposed:", describe(record), flush=True)
+        best = max(results, key=lambda r: (r["loss"] is not None, r["accuracy"]))
+        chosen.append(best["scheme"])
+    return chosen
 
 
 def ram_bytes(finder: Searcher, scheme: str) -> int:
@@ -122,18 +152,17 @@ def last_of_equal_memory(finder: Searcher, budget: int) -> str:
     return f"last:{max(fitting, default=1)}"
 
 
-def names_of(data: str, analysis: Path, carried: str | None) -> list[str]:
-    """The schemes to compare. carried: a task whose found schemes are trained on this one, unchanged."""
-    names = ["head", "bias-only:22"]
-    if carried is not None:
-        return [*names, *(str(SCHEMES / f"{carried}-{size}-{rule}.json") for size in SIZES for rule in RULES)]
-    finders = {rule: searcher(data, analysis, rule) for rule in RULES}
-    for size in SIZES:
-        names.append(f"{MODEL}:{size}")
-        for rule, finder in finders.items():
-            ours = found_scheme(finder, data, size, rule)
-            names += [str(ours), last_of_equal_memory(finder, ram_bytes(finder, str(ours)))]
+def names_of(data: str, analysis: Path, batch: int, path: Path, pool: ProcessPoolExecutor) -> list[str]:
+    """The schemes to compare."""
+    names, finder = ["head", "bias-only:22"], searcher(data, analysis, "norm")
+    for size, ours in zip(SIZES, found_schemes(data, analysis, batch, path, pool), strict=True):
+        names += [f"{MODEL}:{size}", ours, last_of_equal_memory(finder, planned_ram_bytes(ours))]
     return names
+
+
+def planned_ram_bytes(scheme: str) -> int:
+    settings = api.Settings(scheme, MASTER, classes=10)
+    return api.plan(model_path(MODEL), settings, for_board=True).ram_bytes
 
 
 def runs_of(names: Sequence[str], data: str, batch: int, seeds: Sequence[int]) -> list[Row]:
@@ -218,8 +247,7 @@ def main() -> None:
         "--confirm", type=int, metavar="EPOCHS", help="only compare named schemes, as search does"
     )
     parser.add_argument("--data", default="cifar10", choices=sorted(EPOCHS))
-    parser.add_argument("--carried", metavar="DATA", help="train the schemes found on another task")
-    parser.add_argument("--only", nargs="*", help="only these schemes: names, or files in runs/schemes")
+    parser.add_argument("--only", nargs="*", help="only these schemes: names, or files")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
@@ -231,12 +259,12 @@ def main() -> None:
         return confirm_named(args.data, args.confirm)
     log = Log(args.log)
     if not args.render:
-        if args.analysis is None and not (args.only or args.carried):
+        if args.analysis is None and not args.only:
             parser.error("name the --analysis")
-        names = args.only or names_of(args.data, args.analysis, args.carried)
-        for seed in range(args.seeds):
-            rows = runs_of(names, args.data, args.batch, [seed])
-            with ProcessPoolExecutor(args.jobs) as pool:
+        with ProcessPoolExecutor(args.jobs) as pool:
+            names = args.only or names_of(args.data, args.analysis, args.batch, args.log, pool)
+            for seed in range(args.seeds):
+                rows = runs_of(names, args.data, args.batch, [seed])
                 for record in pool.map(finish, rows, [args.log] * len(rows)):
                     print(describe(record), flush=True)
     text = "\n".join(table(rows_in(log, args.data, args.batch), log))

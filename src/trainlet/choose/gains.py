@@ -20,7 +20,7 @@ from trainlet.choose.contribution import Contributions
 from trainlet.choose.space import Choice, Space
 
 Objective = Callable[[Choice], float]
-HEADROOM = 1.25  # of the largest gain of any one piece: what all of them can reach together
+HEADROOM = 2.0  # times the largest gain of any one piece: what all of them can reach together
 NEARLY = 0.999  # of the ceiling: no piece counts for more
 
 

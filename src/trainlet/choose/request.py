@@ -211,7 +211,7 @@ def candidates_for(
     finder: Searcher, request: Request, proposal: Found, found: Contributions
 ) -> list[Candidate]:
     """The proposal, the head alone, the best number of biases alone, proposals by other readings of the same
-    gains (no biases; plain sums, as published; less a standard error each) and smaller ones.
+    gains and smaller ones.
     """
     options, budget, kind = request.options, request.budget_bytes, request.options.cost
     least = finder.cost(finder.space.nothing, kind)
@@ -227,12 +227,7 @@ def candidates_for(
         choices[f"proposed at {part:.0%}"] = finder.search(
             int(least + part * (budget - least)), smaller
         ).choice
-    readings = {
-        "without biases": replace(finder.gains, biases=np.zeros_like(finder.gains.biases)),
-        "plain sums": measured_gains(found, finder.space, ceiling=None, redraw=finder.redraw),
-        "cautious": measured_gains(found, finder.space, CAUTION, redraw=finder.redraw),
-    }
-    for name, gains in readings.items():
+    for name, gains in readings(finder, found).items():
         choices[name] = replace(finder, gains=gains).search(budget, replace(options, refine=False)).choice
     unique: dict[Choice, str] = {}
     for name, choice in choices.items():
@@ -241,6 +236,21 @@ def candidates_for(
         Candidate(name, finder.scheme(choice, name), finder.plan(choice).ram_bytes)
         for choice, name in unique.items()
     ]
+
+
+def readings(finder: Searcher, found: Contributions) -> dict[str, Gains]:
+    """Other ways to add up the same measured gains, each of which may be nearer the truth."""
+    plain = measured_gains(found, finder.space, ceiling=None, redraw=finder.redraw)
+    return {
+        "without biases": _without_biases(finder.gains),
+        "plain sums": plain,
+        "plain sums without biases": _without_biases(plain),
+        "cautious": measured_gains(found, finder.space, CAUTION, redraw=finder.redraw),
+    }
+
+
+def _without_biases(gains: Gains) -> Gains:
+    return replace(gains, biases=np.zeros_like(gains.biases))
 
 
 def _front(
