@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.backends.cpu import kernels as k
 from trainlet.backends.cpu import winograd
 from trainlet.backends.cpu.convolution import WEIGHTS_DEPTH, classes, tile_rows, transposed
+from trainlet.backends.cpu.lines import line_floats
 from trainlet.backends.cpu.target import native_isa
 from trainlet.backends.cpu.weights import padded, panels, taps
 from trainlet.ir.ops.window import Window, correlate, correlate_input, correlate_weight
@@ -103,7 +104,7 @@ def test_dense_forward(built, s, kind, seed):
 
 
 @few
-@given(windows(), st.sampled_from(["plain", "keep"]), seeds)
+@given(windows(), st.sampled_from(["plain", "keep", "only keep"]), seeds)
 def test_dense_input_gradient_of_any_stride(built, s, kind, seed):
     library, lanes = built
     rng, x, w, dy = drawn(s, seed)
@@ -145,6 +146,41 @@ def test_dense_weight_gradient(built, s, seed):
     assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
 
 
+@st.composite
+def image_windows(draw):
+    """Windows that the kernels for few channels take."""
+    s = draw(windows(kernel=(2, 3, 5)))
+    h, w = max(s.h, s.kh), max(s.w, s.kw)
+    oh, ow = (h + s.pt - s.kh) // s.sh + 1, (w + s.pl - s.kw) // s.sw + 1
+    return replace(s, h=h, w=w, c=draw(st.integers(1, 4)), oh=oh, ow=ow, pb=0, pr=0, dh=1, dw=1)
+
+
+@few
+@given(image_windows(), st.sampled_from(k.ENDINGS), seeds)
+def test_forward_of_few_channels(built, s, kind, seed):
+    library, lanes = built
+    rng, x, w, y = drawn(s, seed)
+    ending = k.Ending(rng, y.shape, kind)
+    packed = k.floats(panels(w.reshape(s.o, -1).T, lanes))
+    scratch = k.room(3 * s.kh * line_floats(s))
+    d = k.Lines(k.shape(s), k.at(x), k.at(packed), k.at(y), ending.c(), k.at(scratch))
+    ending.check(k.run(library, "tl_lines_rows", d, y), correlate(*double(x, w), s))
+
+
+@few
+@given(image_windows(), seeds)
+def test_weight_gradient_of_few_channels(built, s, seed):
+    library, lanes = built
+    _, x, _, dy = drawn(s, seed)
+    depth = s.kh * s.kw * s.c
+    dw, u = k.stored(s.o, depth)
+    sums, scratch = k.room(depth * padded(s.o, lanes)), k.room(3 * (s.kh * line_floats(s) + depth))
+    g = k.LinesWeights(k.shape(s), k.at(x), k.at(dy), k.at(sums), k.at(scratch), ctypes.pointer(u))
+    expected = correlate_weight(*double(x, dy), s).reshape(s.o, depth)
+    result = k.run(library, "tl_lines_weights_part", g, dw)
+    assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
+
+
 @few
 @given(windows(depthwise=True), st.sampled_from(k.ENDINGS), seeds)
 def test_depthwise_forward(built, s, kind, seed):
@@ -156,7 +192,7 @@ def test_depthwise_forward(built, s, kind, seed):
 
 
 @few
-@given(windows(depthwise=True), st.sampled_from(["plain", "keep"]), seeds)
+@given(windows(depthwise=True), st.sampled_from(["plain", "keep", "only keep"]), seeds)
 def test_depthwise_input_gradient(built, s, kind, seed):
     """Through the forward kernel where the stride allows, else through its own."""
     library, lanes = built

@@ -9,7 +9,7 @@ import numpy as np
 
 from trainlet.backends.c99.update import update_struct
 from trainlet.backends.c99.writer import braces
-from trainlet.backends.cpu import winograd
+from trainlet.backends.cpu import lines, winograd
 from trainlet.backends.cpu.weights import padded, panels
 from trainlet.backends.cpu.writer import CpuWriter, kernel, parallel, shape_value, struct
 from trainlet.ir import Node, Value
@@ -66,6 +66,9 @@ def forward(c: CpuWriter, n: Node) -> Iterable[str]:
     if is_product(s):
         yield from _product(c, s.positions, s.c, s.o, c.ptr(x), b, c.ptr(c.ending.out), finish)
         return
+    if lines.fits(s):
+        yield from lines.forward(c, s, c.ptr(x), b, c.ptr(c.ending.out), finish)
+        return
     yield from _dense(c, s, c.ptr(x), b, c.ptr(c.ending.out), finish, "tl_dense_rows")
 
 
@@ -113,14 +116,14 @@ def _gradient_panels(c: CpuWriter, s: Window, w: Value, lists: list[list[int]]) 
 
         return [], c.blob.put(w.name, f"gradient {lists}", change)
     to = c.scratch(sum(map(len, lists)) * s.o * padded(s.c, lanes))
-    lines, at = [], 0
+    packing, at = [], 0
     for i, used in enumerate(filter(None, lists)):
-        lines.append(f"static const uint8_t taps_{i}[] = {braces(used)};")
+        packing.append(f"static const uint8_t taps_{i}[] = {braces(used)};")
         fields = {"w": c.ptr(w), "panels": f"{to} + {at}", "o": s.o, "taps": count, "c": s.c}
-        lines.append(struct("tl_pack_grad", f"p{i}", {**fields, "used": len(used), "list": f"taps_{i}"}))
-        lines.append(parallel("tl_pack_grad_panels", f"&p{i}", c.parts(s.macs)))
+        packing.append(struct("tl_pack_grad", f"p{i}", {**fields, "used": len(used), "list": f"taps_{i}"}))
+        packing.append(parallel("tl_pack_grad_panels", f"&p{i}", c.parts(s.macs)))
         at += len(used) * s.o * padded(s.c, lanes)
-    return lines, to
+    return packing, to
 
 
 def _gradient_fits(n: Node) -> bool:
@@ -179,6 +182,9 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     s, (x, dy) = weight_grad_window(n), n.inputs[:2]
     k, parts = s.kh * s.kw * s.c, c.parts(s.macs)
     yield update_of(c, n)
+    if lines.fits(s):
+        yield from lines.weight_gradient(c, s, c.ptr(x), c.ptr(dy))
+        return
     sums = c.scratch(s.o * k)
     # Rows of dy that are a multiple of 2 KB apart fall into few sets of a cache: those are copied, too.
     if not is_product(s) or s.o % 512 == 0 or s.o * s.c >= WIDE:

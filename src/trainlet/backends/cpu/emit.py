@@ -31,6 +31,7 @@ CPU_INCLUDES = (
     "tl_dense.h",
     "tl_depthwise.h",
     "tl_gemm.h",
+    "tl_lines.h",
     "tl_maxpool.h",
     "tl_parallel.h",
     "tl_rows.h",
