@@ -59,13 +59,14 @@ Dense = struct("Dense", s=Shape, x=P, panels=P, y=P, finish=Finish, tiles=P)
 PackGrad = struct("PackGrad", w=P, panels=P, o=N, taps=N, c=N, used=N, list=P)
 DenseWeights = struct("DenseWeights", s=Shape, x=P, dy=P, sums=P, tiles=P, u=POINTER(Update))
 Depthwise = struct("Depthwise", s=Shape, x=P, taps=P, y=P, finish=Finish)
-DepthwiseWeights = struct("DepthwiseWeights", s=Shape, x=P, dy=P, sums=P, u=POINTER(Update))
+DepthwiseWeights = struct("DepthwiseWeights", s=Shape, x=P, dy=P, sums=P)
 Taps = struct("Taps", w=P, taps=P, c=N, count=N, turn=N)
 WinogradPack = struct("WinogradPack", w=P, panels=P, o=N, c=N, gradient=N)
 Maxpool = struct("Maxpool", s=Shape, x=P, y=P, dy=P, dx=P)
 Lines = struct("Lines", s=Shape, x=P, panels=P, y=P, finish=Finish, lines=P)
-LinesWeights = struct("LinesWeights", s=Shape, x=P, dy=P, sums=P, lines=P, u=POINTER(Update))
-BiasSums = struct("BiasSums", dy=P, positions=N, channels=N, sums=P, u=POINTER(Update))
+LinesWeights = struct("LinesWeights", s=Shape, x=P, dy=P, sums=P, lines=P)
+BiasSums = struct("BiasSums", dy=P, positions=N, channels=N, sums=P)
+Chunks = struct("Chunks", sums=P, turned=P, rows=N, columns=N, pitch=N, u=POINTER(Update))
 
 
 def library(folder: Path, isa: str) -> ctypes.CDLL:
@@ -131,13 +132,19 @@ ENDINGS = ("plain", "mask", "add", "keep", "only keep")
 
 def run(library: ctypes.CDLL, name: str, argument: ctypes.Structure, result: np.ndarray, parts=PARTS):
     """The result, which must be the same bits for every number of parts, in whatever order they run."""
-    function, seen = getattr(library, name), None
+    return run_all(library, ((name, argument),), result, parts)
+
+
+def run_all(library: ctypes.CDLL, calls, result: np.ndarray, parts=PARTS):
+    """The same of several kernels, (name, argument) each, one after another."""
+    seen = None
     for count in parts:
         result[...] = np.nan
-        for part in reversed(range(count)):
-            function(ctypes.byref(argument), c_int32(part), c_int32(count))
+        for name, argument in calls:
+            for part in reversed(range(count)):
+                getattr(library, name)(ctypes.byref(argument), c_int32(part), c_int32(count))
         assert seen is None or np.array_equal(seen, result, equal_nan=True), (
-            f"{name} depends on the number of parts"
+            f"{calls[0][0]} depends on the number of parts"
         )
         seen = result.copy()
     return seen

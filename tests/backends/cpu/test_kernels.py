@@ -17,6 +17,7 @@ from trainlet.backends.cpu.convolution import WEIGHTS_DEPTH, classes, tile_rows,
 from trainlet.backends.cpu.lines import line_floats
 from trainlet.backends.cpu.target import native_isa
 from trainlet.backends.cpu.weights import padded, panels, taps
+from trainlet.backends.cpu.writer import CHUNKS
 from trainlet.ir.ops.window import Window, correlate, correlate_input, correlate_weight
 
 LANES = {"x86-64": 4, "x86-64-v3": 8}
@@ -88,6 +89,11 @@ def test_products_over_positions(built, o, positions, c, seed):
     sums = k.room(o * c)
     g.c = k.at(sums)
     result, expected = k.run(built[0], "tl_gemm_columns", g, dw), np.matmul(*double(dy.T, x))
+    assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
+    sums = k.room(CHUNKS * o * c)
+    g.c, g.update = k.at(sums), None
+    t = k.Chunks(k.at(sums), None, o, c, c, ctypes.pointer(u))
+    result = k.run_all(built[0], (("tl_gemm_chunks", g), ("tl_chunks_part", t)), dw)
     assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
 
 
@@ -174,10 +180,16 @@ def test_weight_gradient_of_few_channels(built, s, seed):
     _, x, _, dy = drawn(s, seed)
     depth = s.kh * s.kw * s.c
     dw, u = k.stored(s.o, depth)
-    sums, scratch = k.room(depth * padded(s.o, lanes)), k.room(3 * (s.kh * line_floats(s) + depth))
-    g = k.LinesWeights(k.shape(s), k.at(x), k.at(dy), k.at(sums), k.at(scratch), ctypes.pointer(u))
+    pitch = padded(s.o, lanes)
+    sums, turned, scratch = (
+        k.room(CHUNKS * depth * pitch),
+        k.room(depth * s.o),
+        k.room(3 * s.kh * line_floats(s)),
+    )
+    g = k.LinesWeights(k.shape(s), k.at(x), k.at(dy), k.at(sums), k.at(scratch))
+    t = k.Chunks(k.at(sums), k.at(turned), depth, s.o, pitch, ctypes.pointer(u))
     expected = correlate_weight(*double(x, dy), s).reshape(s.o, depth)
-    result = k.run(library, "tl_lines_weights_part", g, dw)
+    result = k.run_all(library, (("tl_lines_weights_part", g), ("tl_chunks_turned_part", t)), dw)
     assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
 
 
@@ -215,10 +227,13 @@ def test_depthwise_weight_gradient(built, s, seed):
     library, lanes = built
     _, x, _, dy = drawn(s, seed)
     dw, u = k.stored(s.c, s.kh * s.kw)
-    sums = k.room(2 * s.kh * s.kw * padded(s.c, lanes))
-    g = k.DepthwiseWeights(k.shape(s), k.at(x), k.at(dy), k.at(sums), ctypes.pointer(u))
+    taps_, pitch = s.kh * s.kw, padded(s.c, lanes)
+    sums, turned = k.room(CHUNKS * taps_ * pitch), k.room(taps_ * s.c)
+    g = k.DepthwiseWeights(k.shape(s), k.at(x), k.at(dy), k.at(sums))
+    t = k.Chunks(k.at(sums), k.at(turned), taps_, s.c, pitch, ctypes.pointer(u))
     expected = correlate_weight(*double(x, dy), replace(s, groups=s.c)).reshape(dw.shape)
-    result = k.run(library, "tl_depthwise_weights_part", g, dw)
+    calls = ("tl_depthwise_weights_part", g), ("tl_chunks_turned_part", t)
+    result = k.run_all(library, calls, dw)
     assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
 
 
@@ -275,10 +290,11 @@ def test_maximum_of_windows_and_its_gradient(built, s, seed):
 def test_bias_gradient(built, positions, channels, seed):
     dy = k.floats(np.random.default_rng(seed).normal(0, 1, (positions, channels)))
     db, u = k.stored(1, channels)
-    sums = k.room(channels + 16)
-    s = k.BiasSums(k.at(dy), positions, channels, k.at(sums), ctypes.pointer(u))
+    sums = k.room(CHUNKS * channels + 16)
+    s = k.BiasSums(k.at(dy), positions, channels, k.at(sums))
+    t = k.Chunks(k.at(sums), None, 1, channels, channels, ctypes.pointer(u))
     expected = dy.astype(np.float64).sum(0)
-    result = k.run(built[0], "tl_bias_sums_part", s, db)
+    result = k.run_all(built[0], (("tl_bias_sums_part", s), ("tl_chunks_part", t)), db)
     assert np.abs(result - expected).max() <= 1e-5
 
 

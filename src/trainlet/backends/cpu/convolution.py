@@ -11,7 +11,7 @@ from trainlet.backends.c99.update import update_struct
 from trainlet.backends.c99.writer import braces
 from trainlet.backends.cpu import lines, winograd
 from trainlet.backends.cpu.weights import padded, panels
-from trainlet.backends.cpu.writer import CpuWriter, kernel, parallel, shape_value, struct
+from trainlet.backends.cpu.writer import CHUNKS, CpuWriter, chunked, kernel, parallel, shape_value, struct
 from trainlet.ir import Node, Value
 from trainlet.ir.ops.convolution import node_window
 from trainlet.ir.ops.gradients import input_grad_window, weight_grad_window
@@ -19,6 +19,7 @@ from trainlet.ir.ops.optimizers import update_operand
 from trainlet.ir.ops.window import Window
 
 WEIGHTS_DEPTH = 128  # TL_WEIGHTS_DEPTH of tl_dense.h
+CHUNKED_POSITIONS = 512  # as many have sums of their own for each chunk (tl_chunks.h)
 WIDE = 65_536  # elements of a matrix whose gradient is summed by blocks
 
 
@@ -185,10 +186,10 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     if lines.fits(s):
         yield from lines.weight_gradient(c, s, c.ptr(x), c.ptr(dy))
         return
-    sums = c.scratch(s.o * k)
     # Rows of dy that are a multiple of 2 KB apart fall into few sets of a cache: those are copied, too.
     if not is_product(s) or s.o % 512 == 0 or s.o * s.c >= WIDE:
         floats = WEIGHTS_DEPTH * (min(k, 24 * c.target.lanes) + s.o) + c.target.lanes  # tl_weights_floats
+        sums = c.scratch(s.o * k)
         tiles = c.scratch(parts * floats)
         dense = {"s": shape_value(c, s), "x": c.ptr(x), "dy": c.ptr(dy), "sums": sums, "tiles": tiles}
         yield struct("tl_dense_weights", "g", {**dense, "u": "&u"})
@@ -196,9 +197,15 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
         return
     depth = max(64, 32768 // (s.o + s.c) // 8 * 8)
     fields: dict[str, object]
-    fields = {"a": c.ptr(dy), "b": c.ptr(x), "c": sums, "m": s.o, "k": s.positions, "n": s.c, "a_row": 1}
-    fields |= {"a_depth": s.o, "ldb": s.c, "ldc": s.c, "depth": depth, "update": "&u"}
-    yield struct("tl_gemm", "g", {**fields, "finish": "{.lo = -TL_INFINITY, .hi = TL_INFINITY}"})
+    fields = {"a": c.ptr(dy), "b": c.ptr(x), "m": s.o, "k": s.positions, "n": s.c, "a_row": 1}
+    fields |= {"a_depth": s.o, "ldb": s.c, "ldc": s.c, "depth": depth}
+    fields |= {"finish": "{.lo = -TL_INFINITY, .hi = TL_INFINITY}"}
+    if s.positions >= CHUNKED_POSITIONS:
+        sums = c.scratch(CHUNKS * s.o * s.c)
+        yield struct("tl_gemm", "g", {**fields, "c": sums})
+        yield from chunked(c, "tl_gemm_chunks", "&g", parts, (s.o, s.c), s.c, sums)
+        return
+    yield struct("tl_gemm", "g", {**fields, "c": c.scratch(s.o * k), "update": "&u"})
     yield parallel("tl_gemm_columns", "&g", parts)
 
 
@@ -208,6 +215,8 @@ def bias_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     assert dy is not None
     channels = dy.shape[-1]
     yield update_of(c, n)
-    fields = {"dy": c.ptr(dy), "positions": dy.size // channels, "channels": channels, "u": "&u"}
-    yield struct("tl_bias_sums", "s", {**fields, "sums": c.scratch(padded(channels, c.target.lanes))})
-    yield parallel("tl_bias_sums_part", "&s", c.elements_parts(dy.size))
+    sums = c.scratch(CHUNKS * channels + c.target.lanes)
+    fields = {"dy": c.ptr(dy), "positions": dy.size // channels, "channels": channels, "sums": sums}
+    yield struct("tl_bias_sums", "s", fields)
+    parts = c.elements_parts(dy.size)
+    yield from chunked(c, "tl_bias_sums_part", "&s", parts, (1, channels), channels, sums)

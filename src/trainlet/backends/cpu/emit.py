@@ -28,6 +28,7 @@ from trainlet.train.autodiff import TrainingModule
 
 CPU_INCLUDES = (
     "tl_check.h",
+    "tl_chunks.h",
     "tl_dense.h",
     "tl_depthwise.h",
     "tl_gemm.h",
@@ -136,7 +137,8 @@ def write_program(
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
             (folder / file).write_text(text)
-        (folder / f"{name}_weights.bin").write_bytes(written.blob.contents())
+        with (folder / f"{name}_weights.bin").open("wb") as file_of_weights:
+            written.blob.write(file_of_weights)
         (folder / "kernels").mkdir(exist_ok=True)
         for source in kernel_files(KERNEL_FOLDER, files[f"{name}.c"]):
             shutil.copyfile(source, folder / "kernels" / source.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from trainlet.backends.cpu.weights import padded
-from trainlet.backends.cpu.writer import CpuWriter, parallel, shape_value, struct
+from trainlet.backends.cpu.writer import CHUNKS, CpuWriter, chunked, parallel, shape_value, struct
 from trainlet.ir.ops.window import Window
 
 FEW = 4  # channels; with more, patches are long enough to be copied fast
@@ -30,8 +30,10 @@ def forward(c: CpuWriter, s: Window, x: str, panels: str, y: str, finish: str) -
 
 def weight_gradient(c: CpuWriter, s: Window, x: str, dy: str) -> list[str]:
     """Statements of the weights' gradient; the update is called u."""
-    k, parts = s.kh * s.kw * s.c, c.parts(s.macs)
-    sums = c.scratch(k * padded(s.o, c.target.lanes))
-    lines = c.scratch(parts * (s.kh * line_floats(s) + k))
-    fields = {"s": shape_value(c, s), "x": x, "dy": dy, "sums": sums, "lines": lines, "u": "&u"}
-    return [struct("tl_lines_weights", "g", fields), parallel("tl_lines_weights_part", "&g", parts)]
+    k, parts, pitch = s.kh * s.kw * s.c, c.parts(s.macs), padded(s.o, c.target.lanes)
+    sums, lines = c.scratch(CHUNKS * k * pitch), c.scratch(parts * s.kh * line_floats(s))
+    fields = {"s": shape_value(c, s), "x": x, "dy": dy, "sums": sums, "lines": lines}
+    return [
+        struct("tl_lines_weights", "g", fields),
+        *chunked(c, "tl_lines_weights_part", "&g", parts, (k, s.o), pitch, sums, turned=True),
+    ]

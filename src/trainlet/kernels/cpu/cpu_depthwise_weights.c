@@ -1,12 +1,11 @@
 /* dw[tap][c] = sum over results of dy * x under the tap. Groups of neighbouring results share the pixels they read; the
  * sums of one kernel row are in registers meanwhile, and in the first-level cache from group to group. */
+#include "tl_chunks.h"
 #include "tl_depthwise.h"
-#include "tl_parallel.h"
-#include "tl_step.h"
 
 enum { PIXELS = 8, FEW = 4 }; /* results of a group */
 
-/* One row of results, channels c0 .. c1-1, and the kernel rows that lie inside. */
+/* One row of results and the kernel rows that lie inside. */
 typedef struct {
   const tl_depthwise_weights *g;
   int32_t pitch;
@@ -14,7 +13,6 @@ typedef struct {
   const float *x;  /* pixel 0 of the row under kernel row 0 of these */
   const float *dy; /* result 0 */
   float *sums;     /* of that kernel row */
-  int32_t c0, c1;
 } line;
 
 /* Results ox .. ox+pixels-1. Constants where it is called: kw, stride, pixels, checked: whether pixels may lie beside the
@@ -24,10 +22,10 @@ TL_INLINE void group(const line *l, int32_t ox, const int kw, const int stride, 
   const int columns = (pixels - 1) * stride + kw;
   const int64_t pitch = s->c, next = (int64_t)s->w * s->c * s->dh;
   const int64_t sums_pitch = l->pitch;
-  const int32_t left = ox * stride - s->pl, w = s->w, rows = l->rows, c1 = l->c1;
+  const int32_t left = ox * stride - s->pl, w = s->w, rows = l->rows, channels = s->c;
   const float *const x0 = l->x + left * pitch, *const dy0 = l->dy + ox * pitch;
   float *const sums0 = l->sums;
-  for (int32_t c = l->c0; c < c1; c += TL_VL) {
+  for (int32_t c = 0; c < channels; c += TL_VL) {
     const float *x = x0 + c, *dy = dy0 + c;
     float *sums = sums0 + c;
     tl_vf d[PIXELS];
@@ -77,7 +75,7 @@ static void row_of_any(const line *l) {
       int32_t ix = ox * s->sw - s->pl + kx * s->dw;
       if (ix < 0 || ix >= s->w) continue;
       for (int32_t ky = 0; ky < l->rows; ky++)
-        for (int32_t c = l->c0; c < l->c1; c += TL_VL) {
+        for (int32_t c = 0; c < s->c; c += TL_VL) {
           float *sum = l->sums + (ky * s->kw + kx) * l->pitch + c;
           tl_vf d = tl_load(l->dy + (int64_t)ox * s->c + c);
           tl_save(sum, tl_load(sum) + d * tl_load(l->x + ((int64_t)ky * s->dh * s->w + ix) * s->c + c));
@@ -100,30 +98,23 @@ static run_row row_for(const tl_conv_shape *s) {
   return row_of_any;
 }
 
-/* Sums of channels first .. last-1 from [taps][c] to [c][taps], then their update. */
-static void give(const tl_depthwise_weights *g, int32_t pitch, int32_t first, int32_t last) {
-  int32_t taps = g->s.kh * g->s.kw;
-  float *turned = g->sums + taps * pitch + first * taps;
-  for (int32_t c = first; c < last; c++)
-    for (int32_t i = 0; i < taps; i++) turned[(c - first) * taps + i] = g->sums[i * pitch + c];
-  tl_step_range(g->u, first * taps, turned, (last - first) * taps);
-}
-
-void tl_depthwise_weights_part(const void *weights, int32_t part, int32_t parts) {
-  const tl_depthwise_weights *g = weights;
+static void chunk_of(const tl_depthwise_weights *g, int32_t chunk) {
   const tl_conv_shape *s = &g->s;
   const run_row run = row_for(s);
-  const int32_t pitch = (s->c + TL_VL - 1) / TL_VL * TL_VL;
-  int32_t first = tl_bound(s->c, TL_VL, part, parts), last = tl_bound(s->c, TL_VL, part + 1, parts);
-  for (int32_t i = 0; i < s->kh * s->kw; i++)
-    for (int32_t c = first; c < last; c += TL_VL) tl_save(g->sums + i * pitch + c, (tl_vf){0});
-  for (int32_t row = 0; row < s->n * s->oh; row++) {
+  const int32_t pitch = (s->c + TL_VL - 1) / TL_VL * TL_VL, size = s->kh * s->kw * pitch, rows = s->n * s->oh;
+  float *sums = g->sums + chunk * size;
+  memset(sums, 0, (size_t)size * sizeof *sums);
+  for (int32_t row = tl_chunk_bound(rows, chunk); row < tl_chunk_bound(rows, chunk + 1); row++) {
     int32_t n = row / s->oh, iy = (row - n * s->oh) * s->sh - s->pt, ky0 = 0, ky1 = s->kh;
     while (ky0 < ky1 && iy + ky0 * s->dh < 0) ky0++;
     while (ky1 > ky0 && iy + (ky1 - 1) * s->dh >= s->h) ky1--;
     line l = {g, pitch, ky1 - ky0, g->x + ((int64_t)n * s->h + iy + ky0 * s->dh) * s->w * s->c,
-              g->dy + (int64_t)row * s->ow * s->c, g->sums + ky0 * s->kw * pitch, first, last};
+              g->dy + (int64_t)row * s->ow * s->c, sums + ky0 * s->kw * pitch};
     run(&l);
   }
-  give(g, pitch, first, last);
+}
+
+void tl_depthwise_weights_part(const void *weights, int32_t part, int32_t parts) {
+  for (int32_t chunk = tl_first_chunk(part, parts); chunk < tl_first_chunk(part + 1, parts); chunk++)
+    chunk_of(weights, chunk);
 }

@@ -10,7 +10,6 @@
 #include "tl_finish.h"
 #include "tl_gemm.h"
 #include "tl_types.h"
-#include "tl_update.h"
 
 /* Floats of one row with its padding. */
 static inline int32_t tl_line_floats(const tl_conv_shape *s) {
@@ -33,12 +32,11 @@ void tl_lines_rows(const void *lines, int32_t part, int32_t parts);
 typedef struct {
   tl_conv_shape s;
   const float *x, *dy;
-  float *sums;  /* scratch: kh * kw * c rows of o rounded up to TL_VL */
-  float *lines; /* scratch of all threads: kh * tl_line_floats, and kh * kw * c, each */
-  const tl_update *u; /* of a tensor [o][kh][kw][c] */
+  float *sums;  /* [TL_CHUNKS][kh * kw * c][o rounded up to TL_VL], for tl_chunks_turned_part */
+  float *lines; /* scratch of all threads: kh * tl_line_floats each */
 } tl_lines_weights;
 
-/* A tl_part over the rows of the sums: gradient of the weights, then their update. */
+/* A tl_part over chunks of rows (tl_chunks.h): sums for the gradient of the weights. */
 void tl_lines_weights_part(const void *weights, int32_t part, int32_t parts);
 
 #endif
