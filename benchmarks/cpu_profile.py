@@ -11,14 +11,10 @@ GFLOP/s of Winograd's convolutions count the products of the direct sum.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import json
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from benchmarks.tables import markdown
 from benchmarks.torch_models import WORKLOADS
@@ -28,10 +24,7 @@ from trainlet.backends.cpu.writer import row_of
 from trainlet.ir import Node
 from trainlet.ir.ops import OPS
 from trainlet.plan.program import Function, Program
-from trainlet.runtime.host import HostProgram
-from trainlet.runtime.toolchain import build_flags
-
-MOST_STEPS = 8192  # TL_PROFILE_STEPS of tl_profile.h
+from trainlet.runtime.profile import Profile, first_step
 
 
 @dataclass(frozen=True)
@@ -53,24 +46,11 @@ class Step:
 def step_times(program: Program, threads: int, rounds: int) -> list[Step]:
     """Every kernel of the training function, timed in a build of its own."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_program(program, folder, threads)
-        flags = (*build_flags(json.loads((folder / "program.json").read_text())["build"]), "-DTL_PROFILE")
-        host = HostProgram(folder, flags, native=False)
-    x, y = program.main.graph.inputs[:2]
-    samples = np.random.default_rng(0).normal(0, 1, x.shape).astype(np.float32)
-    labels = (np.arange(y.shape[0]) % host.classes).astype(np.int32)
-    for _ in range(rounds):
-        host.step(samples, labels, 0.0)
-    least = (ctypes.c_uint64 * MOST_STEPS).in_dll(host._library, "tl_profile_least")
-    first = 0
-    for function in program.functions.values():
-        if function is program.main:
-            break
-        first += len(function.graph.nodes)
-    return list(
-        _steps(program.main, [ns / 1e3 for ns in least[first : first + len(program.main.graph.nodes)]])
-    )
+        write_program(program, Path(name), threads)
+        profile = Profile(program, Path(name))
+    profile.run(rounds)
+    first, count = first_step(program), len(program.main.graph.nodes)
+    return list(_steps(program.main, profile.least_us()[first : first + count].tolist()))
 
 
 def _steps(f: Function, times: list[float]) -> Iterable[Step]:

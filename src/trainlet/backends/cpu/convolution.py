@@ -187,7 +187,7 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
         yield from lines.weight_gradient(c, s, c.ptr(x), c.ptr(dy))
         return
     # Rows of dy that are a multiple of 2 KB apart fall into few sets of a cache: those are copied, too.
-    if not is_product(s) or s.o % 512 == 0 or s.o * s.c >= WIDE:
+    if not is_product(s) or c.pick("blocks", s.o % 512 == 0 or s.o * s.c >= WIDE):
         floats = WEIGHTS_DEPTH * (min(k, 24 * c.target.lanes) + s.o) + c.target.lanes  # tl_weights_floats
         sums = c.scratch(s.o * k)
         tiles = c.scratch(parts * floats)
