@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import shutil
 
 import numpy as np
@@ -61,30 +62,48 @@ def test_two_programs_of_one_name_keep_their_own_constants(tmp_path):
     assert np.array_equal(*trained)
 
 
-def test_a_second_program_compiles_no_kernel_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRAINLET_CACHE", str(tmp_path))
-    compiled: list[str] = []
-    publish = toolchain.publish
+@pytest.fixture
+def compiled(tmp_path, monkeypatch) -> list[str]:
+    """Names of sources that were compiled, with an empty cache."""
+    monkeypatch.setenv("TRAINLET_CACHE", str(tmp_path / "cache"))
+    found, publish = [], toolchain.publish
 
     def noted(target, command):
-        compiled.append(command("out")[-3].rsplit("/", 1)[-1])
+        found.extend(word.rsplit("/", 1)[-1] for word in command("out") if word.endswith(".c"))
         publish(target, command)
 
     monkeypatch.setattr(toolchain, "publish", noted)
-    graph = network("residual", True)
-    build(graph, Settings("head"))
-    assert any("conv_s8.c" in c for c in compiled)
-    compiled.clear()
-    build(graph, Settings("last:1", batch=2))
-    assert [c for c in compiled if c.endswith(".c")] == ["residual.c"]  # its constants are the same
+    return found
 
 
-def test_a_replaced_compiler_compiles_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRAINLET_CACHE", str(tmp_path))
-    graph = network("residual", True)
-    build(graph, Settings("head"))
-    before = {p.name for p in (tmp_path / "trainlet").glob("*.o")}
+def sources(folder, number: int):
+    """A program of one function and a kernel that it shares with others."""
+    (folder / "kernels").mkdir(parents=True)
+    (folder / "kernels" / "k.h").write_text("int k(int x);\n")
+    (folder / "kernels" / "k.c").write_text('#include "k.h"\nint k(int x) { return 2 * x; }\n')
+    (folder / "p.c").write_text(f'#include "k.h"\nint p(void) {{ return k({number}); }}\n')
+    return folder
+
+
+def test_a_second_program_compiles_no_kernel_again(compiled, tmp_path):
+    libraries = [toolchain.build_shared(sources(tmp_path / str(n), n)) for n in (1, 2)]
+    assert sorted(compiled) == ["k.c", "p.c", "p.c"]
+    assert [ctypes.CDLL(str(path)).p() for path in libraries] == [2, 4]
+
+
+def test_a_replaced_compiler_or_a_changed_header_compiles_again(compiled, tmp_path, monkeypatch):
+    folder = sources(tmp_path / "p", 1)
+    toolchain.build_shared(folder)
+    (folder / "kernels" / "k.h").write_text("int k(int x); /* changed */\n")
+    toolchain.build_shared(folder)
+    assert sorted(compiled) == ["k.c", "k.c", "p.c", "p.c"]
     monkeypatch.setattr(toolchain, "compiler_version", lambda command: "another")
-    build(graph, Settings("head"))
-    after = {p.name for p in (tmp_path / "trainlet").glob("*.o")}
-    assert len(after) == 2 * len(before)
+    toolchain.build_shared(folder)
+    assert compiled.count("k.c") == 3
+
+
+def test_what_is_generated_has_its_own_flags(compiled, tmp_path):
+    folder = sources(tmp_path / "p", 1)
+    toolchain.build_shared(folder)
+    toolchain.build_shared(folder, generated=toolchain.GENERATED)
+    assert sorted(compiled) == ["k.c", "p.c", "p.c"]
