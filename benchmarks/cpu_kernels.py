@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import shutil
 import tempfile
 import time
@@ -29,7 +28,7 @@ from trainlet.backends.cpu.weights import panels
 from trainlet.ir import Node
 from trainlet.ir.ops import OPS
 from trainlet.plan.program import Program
-from trainlet.runtime.host import HostProgram
+from trainlet.runtime.profile import Profile, first_step
 from trainlet.runtime.toolchain import build_flags, build_shared
 
 # (rows, depth, columns): patches of ResNet-18, points of its Winograd tiles, 1x1 layers of the MobileNets.
@@ -130,22 +129,11 @@ def products() -> str:
 def step_times(program: Program, threads: int, rounds: int) -> list[tuple[Node, float]]:
     """Least microseconds of every step of the training function."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_program(program, folder, threads)
-        flags = (*build_flags(json.loads((folder / "program.json").read_text())["build"]), "-DTL_PROFILE")
-        host = HostProgram(folder, flags, native=False)
-    x, y = program.main.graph.inputs[:2]
-    samples = np.random.default_rng(0).normal(0, 1, x.shape).astype(np.float32)
-    labels = (np.arange(y.shape[0]) % host.classes).astype(np.int32)
-    for _ in range(rounds):
-        host.step(samples, labels, 0.0)
-    least = (ctypes.c_uint64 * 8192).in_dll(host._library, "tl_profile_least")
-    first = 0
-    for function in program.functions.values():
-        if function is program.main:
-            break
-        first += len(function.graph.nodes)
-    return [(node, least[first + i] / 1e3) for i, node in enumerate(program.main.graph.nodes)]
+        write_program(program, Path(name), threads)
+        profile = Profile(program, Path(name))
+    profile.run(rounds)
+    least, first = profile.least_us(), first_step(program)
+    return [(node, float(least[first + i])) for i, node in enumerate(program.main.graph.nodes)]
 
 
 def _kind(node: Node) -> str:

@@ -1,4 +1,4 @@
-"""A benchmark's module with its BatchNorms folded into the convolutions before them, as our graphs are."""
+"""A module with its BatchNorms folded into the convolutions before them, as our graphs are."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from benchmarks.torch_models import WORKLOADS
 
 
 def folded_module(workload: str) -> tuple[Any, dict[str, str]]:
-    """The module of a workload, and where the bias that our graph names after a BatchNorm is now.
+    """The module of a workload, folded."""
+    return fold(WORKLOADS[workload].module(0))
+
+
+def fold(module: Any) -> tuple[Any, dict[str, str]]:
+    """The module, changed in place, and where the bias that our graph names after a BatchNorm is now.
 
     Each BatchNorm2d that follows a Conv2d among the children of one module is folded (torch's own fusion).
     """
     from torch import nn
     from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-    module = WORKLOADS[workload].module(0)
     names: dict[str, str] = {}
     for path, parent in list(module.named_modules()):
         before: tuple[str, Any] | None = None

@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CacheOptions", "CompiledProgram", "MASTERS", "Settings", "TrainletClassifier", "TrainletError",
     "__version__", "adapted_graph", "analyze", "build", "compile", "emit", "evaluate", "export", "inspect",
-    "load", "load_program", "plan", "plan_report", "quantize", "schemes", "train", "train_report",
+    "load", "load_program", "plan", "plan_report", "quantize", "schemes", "train", "train_report", "tune",
     "within_budget",
 ]  # fmt: skip
 # Names that are not in trainlet.api: their module, and their name there.
@@ -29,6 +29,7 @@ ELSEWHERE = {
     "TrainletError": ("trainlet.errors", "TrainletError"),
     "compile": ("trainlet.compiled", "compile_model"),
     "load_program": ("trainlet.compiled", "load_program"),
+    "tune": ("trainlet.compiled.tune", "tune"),
 }
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     )
     from trainlet.compiled import CompiledProgram, load_program
     from trainlet.compiled import compile_model as compile  # noqa: A004
+    from trainlet.compiled.tune import tune
     from trainlet.errors import TrainletError
     from trainlet.estimator import TrainletClassifier
     from trainlet.runtime.prefix_cache import CacheOptions

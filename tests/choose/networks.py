@@ -57,7 +57,7 @@ def random_choice(places: Space, rng: np.random.Generator) -> Choice:
     n = len(places.body)
     biases = int(rng.integers(0, n + 1))
     counts = [0] * n
-    for i in range(n - biases, n):
+    for i in range(int(rng.integers(0, n)), n):
         if rng.random() < 0.4:
             counts[i] = int(rng.choice(places.options(i)))
     return Choice(biases, tuple(counts))

@@ -19,7 +19,7 @@ SMALL = 1  # blocks: few enough choices to try all
 def every_choice(places):
     n = len(places.body)
     for biases in range(n + 1):
-        open_ = [(0, *places.options(i)) if i >= n - biases else (0,) for i in range(n)]
+        open_ = [(0, *places.options(i)) for i in range(n)]
         for counts in product(*open_):
             yield Choice(biases, counts)
 

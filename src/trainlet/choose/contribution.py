@@ -5,12 +5,9 @@ validation part of the training data, in 0..1, and are meant to be added (arXiv:
 
     gain(scheme) ~ bias_gain(k) + sum over the trained weights i of gain(i, share of i)
 
-with every i in the last k layers. `biases[k]` is measured over the head alone. `weights[i, share]` is
-measured over one base for all layers, the head and the last `settings["base_biases"]` biases; a layer that
-lies before those over the last `bases[i]` biases, the fewest with which it can be trained. One base, because
-what a weight adds to the head alone and what biases add overlap: over its own fewest biases the last layer
-would seem to be worth most of what the biases of the whole network give. The sum is a first-order expansion
-around that base.
+up to what they have in common (gains.py). `biases[k]` is measured over the head alone, `weights[i, share]`
+over one base for all layers, the head and the last `bases[i]` biases (settings["base_biases"]: none, unless
+asked for).
 
 Where biases stop gaining with depth, layers beyond are not measured: `bias_gain` stays at that of the deepest
 count that was, and weights beyond gain 0.

@@ -119,14 +119,14 @@ class _Run:
             if self.rng.random() < 0.2:
                 biases = int(np.clip(biases + self.rng.integers(-3, 4), 0, len(counts)))
             else:
-                self._mutate(counts, biases)
+                self._mutate(counts)
         choice = self.repaired(biases, counts)
         return self._grown(choice) if self.rng.random() < 0.5 else choice
 
     def _grown(self, choice: Choice) -> Choice:
         """As many weights larger by one step as still fit, in random order, a few tries."""
         n = len(choice.counts)
-        for i in self.rng.permutation(np.arange(n - choice.biases, n))[:6]:
+        for i in self.rng.permutation(np.arange(choice.first(), n))[:6]:
             larger = [c for c in self.options(int(i)) if c > choice.counts[i]]
             if larger:
                 counts = (*choice.counts[:i], larger[0], *choice.counts[i + 1 :])
@@ -134,13 +134,11 @@ class _Run:
                 choice = grown if allowed(self.limits, grown) else choice
         return choice
 
-    def _mutate(self, counts: list[int], biases: int) -> None:
+    def _mutate(self, counts: list[int]) -> None:
         """One weight is trained, frozen, or gets the next more or fewer channels; or two of them change
         places.
         """
-        if biases == 0:
-            return
-        i = int(self.rng.integers(len(counts) - biases, len(counts)))
+        i = int(self.rng.integers(len(counts)))
         steps = [0, *self.options(i)]
         at = steps.index(counts[i]) if counts[i] in steps else 0
         kind = self.rng.random()
@@ -149,7 +147,7 @@ class _Run:
         elif kind < 0.8:
             counts[i] = 0 if counts[i] else self._option(i)
         else:
-            j = int(self.rng.integers(len(counts) - biases, len(counts)))
+            j = int(self.rng.integers(len(counts)))
             counts[i], counts[j] = 0, self._option(j)
 
     def _option(self, layer: int) -> int:
@@ -157,19 +155,17 @@ class _Run:
         return int(found[int(self.rng.integers(len(found)))]) if found else 0
 
     def repaired(self, biases: int, counts: Sequence[int]) -> Choice:
-        """Within the limits: weights before the last biases are frozen, then weights at random, then
-        biases.
-        """
-        n = len(counts)
-        kept = [0 if i < n - biases else c for i, c in enumerate(counts)]
+        """Within the limits: what is trained first of all is frozen, or a weight or a bias at random."""
+        kept = list(counts)
         while not allowed(self.limits, choice := Choice(biases, tuple(kept))):
             trained = [i for i, c in enumerate(kept) if c]
-            if trained:
-                i = int(self.rng.choice(trained))
+            at = self.rng.random()
+            if trained and (at < 0.6 or not biases):
+                i = trained[0] if at < 0.2 else int(self.rng.choice(trained))
                 smaller = [c for c in self.options(i) if c < kept[i]]
                 kept[i] = smaller[-1] if smaller and self.rng.random() < 0.5 else 0
             elif biases:
-                biases -= 1
+                biases = biases - 1 if at < 0.9 else 0
             else:
                 return choice
         return choice

@@ -1,9 +1,9 @@
-"""The best choice under additive gains: for each number of biases a grouped knapsack, solved to optimality.
+"""The best choice under additive gains: for each depth a grouped knapsack, solved to optimality.
 
-Lin et al. (arXiv:2206.15472, section 3.2) maximise the same sum by evolution. For a fixed number of biases
-every cost is linear in which option of each weight is taken, so an integer program (HiGHS) finds the
-optimum and proves it; numbers of biases that cannot beat the best one found, by their linear relaxation,
-are not solved.
+Lin et al. (arXiv:2206.15472, section 3.2) maximise the same sum by evolution. For a fixed
+first trained layer every cost is linear in which option of each weight, and how many biases, are taken, so an
+integer program (HiGHS) finds the optimum and proves it; depths that cannot beat the best one found, by their
+linear relaxation, are not solved.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from trainlet.choose.gains import Gains
-from trainlet.choose.limits import Limit, allowed
+from trainlet.choose.limits import BIASES, Limit, allowed
 from trainlet.choose.space import Choice, Space
 from trainlet.errors import SchemeError
 
@@ -28,9 +28,7 @@ TOLERANCE = 1e-9
 
 @dataclass(frozen=True)
 class Solution:
-    """The optimum: `value` its summed gain, `solved` integer programs out of `considered` numbers of
-    biases.
-    """
+    """The optimum: `value` its summed units, `solved` integer programs out of `considered` depths."""
 
     choice: Choice
     value: float
@@ -43,16 +41,17 @@ def solve(
     gains: Gains,
     limits: list[Limit],
     options: Options | None = None,
-    biases: Sequence[int] | None = None,
+    depths: Sequence[int] | None = None,
     prefer_less: float = 1e-7,
 ) -> Solution | None:
     """The choice of largest gain within the limits; None where not even the head fits.
 
-    options(layer): counts that may be taken (default: the shares 1/8, 1/4, 1/2, 1). biases: numbers to
-    consider. prefer_less: taken off for each option, so that of equal choices the smaller is found.
+    options(layer): counts that may be taken (default: the shares 1/8, 1/4, 1/2, 1). depths: how many of the
+    last layers may be trained, each considered. prefer_less: taken off for each option, so that of equal
+    choices the smaller is found.
     """
     best: Solution | None = None
-    considered = list(range(len(space.body) + 1)) if biases is None else list(biases)
+    considered = list(range(len(space.body) + 1)) if depths is None else list(depths)
     programs = [_program(space, gains, limits, k, options or space.options, prefer_less) for k in considered]
     bounds = [(p.relaxed(), p) for p in programs if p is not None]
     solved = 0
@@ -73,7 +72,6 @@ def solve(
 class _Program:
     """max gain . x,  rows . x <= slack,  at most one option of each layer,  x binary."""
 
-    biases: int
     layers: int
     constant: float
     options: list[tuple[int, int]]
@@ -89,11 +87,13 @@ class _Program:
         taken, _ = self._run(True)
         if taken is None:
             return None
-        counts = [0] * self.layers
+        counts, biases = [0] * self.layers, 0
         for (layer, count), x in zip(self.options, taken, strict=True):
-            if x > 0.5:
+            if x > 0.5 and layer == BIASES:
+                biases = count
+            elif x > 0.5:
                 counts[layer] = count
-        return Choice(self.biases, tuple(counts))
+        return Choice(biases, tuple(counts))
 
     def _run(self, integer: bool) -> tuple[np.ndarray | None, float]:
         if not self.options:
@@ -126,20 +126,23 @@ class _Program:
 
 
 def _program(
-    space: Space, gains: Gains, limits: list[Limit], k: int, options: Options, prefer_less: float
+    space: Space, gains: Gains, limits: list[Limit], depth: int, options: Options, prefer_less: float
 ) -> _Program | None:
-    """The knapsack beside the last k biases; None where these alone are too much."""
-    if any((limit.system(k, [])[1] < 0).any() for limit in limits):
-        return None
+    """The knapsack among the last `depth` layers; None where a backward pass so deep is too much."""
     n = len(space.body)
-    found = [(i, c) for i in range(n - k, n) for c in options(i) if gains.weight(i, c) > prefer_less]
-    systems = [limit.system(k, found) for limit in limits]
+    first = n - depth
+    if any((limit.system(first, [])[1] < 0).any() for limit in limits):
+        return None
+    found = [(i, c) for i in range(first, n) for c in options(i) if gains.weight(i, c) > prefer_less]
+    found += [(BIASES, k) for k in range(1, depth + 1) if gains.biases[k] > prefer_less]
+    systems = [limit.system(first, found) for limit in limits]
     rows, slack = np.concatenate([m for m, _ in systems]), np.concatenate([b for _, b in systems])
     fits = [j for j in range(len(found)) if (rows[:, j] <= slack).all()]
     found, rows = [found[j] for j in fits], rows[:, fits]
     rows, slack = _binding(rows, slack)
-    gain = np.array([gains.weight(i, c) - prefer_less for i, c in found])
-    return _Program(k, n, float(gains.biases[k]), found, gain, rows, slack)
+    worth = [float(gains.biases[c]) if i == BIASES else gains.weight(i, c) for i, c in found]
+    gain = np.array(worth) - prefer_less
+    return _Program(n, float(gains.biases[0]), found, gain, rows, slack)
 
 
 def _binding(rows: np.ndarray, slack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

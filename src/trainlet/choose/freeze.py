@@ -60,7 +60,7 @@ def _next(space: Space, gains: Gains, choice: Choice) -> tuple[str, Choice] | No
                 (gains.weight(i, count), i, space.body[i].weight.name, replace(choice, counts=counts))
             )
     first = n - choice.biases
-    if choice.biases and not choice.counts[first]:  # a weight needs the bias of its own layer trained
+    if choice.biases:
         lost = float(gains.biases[choice.biases] - gains.biases[choice.biases - 1])
         bias = space.body[first].bias
         name = bias.name if bias is not None else f"layer {first}"

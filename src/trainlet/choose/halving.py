@@ -16,14 +16,12 @@ import numpy as np
 
 from trainlet.choose.contribution import Estimate, LayerInfo
 from trainlet.choose.estimate import Difference, Scale, accuracy, carry, difference, estimate, scale_of
-from trainlet.choose.smooth import unimodal
 from trainlet.choose.task import AnalysisSettings
 from trainlet.choose.trials import Run, Trial
 
 Measure = Callable[[str, Sequence[Run]], Mapping[str, dict[str, Any]]]
 HEAD_RATE, BODY_RATE = 0.1, 0.0125  # where the searches begin, at batch 32
 MOST_RATES = 6
-SATURATED = 0.95  # of the largest gain of biases: the base of the weights' trials
 
 
 @dataclass
@@ -113,7 +111,7 @@ class Halving:
     def rates(self) -> None:
         """The head's rate, by itself; then that of all trials.
 
-        The latter with the last half of the biases, alone and beside each of two whole weights.
+        The latter with the last half of the biases, and each of two whole weights.
         """
         scale = self.s.batch / 32
         self.head_lr = self.s.head_lr or self._search(
@@ -121,7 +119,8 @@ class Halving:
         )
         middle, epochs = max(1, self.depth // 2), self.s.rungs[0][0]
         weights = dict.fromkeys(self.body[-max(1, middle * i // 3)].weight for i in (1, 2))
-        anchors = [Trial(middle), *(Trial(middle, w, max(self.s.shares)) for w in weights)]
+        base = min(self.s.base_biases, self.depth)
+        anchors = [Trial(middle), *(Trial(base, w, max(self.s.shares)) for w in weights)]
         self.lr = self.s.lr or self._search(
             BODY_RATE * scale,
             lambda lr: [Run(t, epochs, self.s.seed, lr, self.head_lr) for t in anchors],
@@ -173,23 +172,12 @@ class Halving:
         self.climb("biases", trials)
         return trials
 
-    def base_biases(self, gains: Mapping[Trial, Estimate]) -> int:
-        """The fewest last biases with nearly all that biases can give."""
-        if self.s.base_biases is not None:
-            return min(self.s.base_biases, self.depth)
-        ks = sorted(t.biases for t in gains)
-        y = np.array([gains[Trial(k)].gain for k in ks])
-        smooth = unimodal(y, np.array([gains[Trial(k)].deviation ** -2 for k in ks]))
-        enough = np.flatnonzero(smooth >= SATURATED * smooth.max())
-        return ks[int(enough[0])] if smooth.max() > 0 else 1
-
     def weights(self, base: int, body: Sequence[LayerInfo]) -> list[Trial]:
         """Of the layers `body`: first every weight whole, then the other shares of the promising half,
         then the rungs."""
-        position = {x.weight: self.depth - (x.conv_index or 0) for x in body}
 
         def trial(x: LayerInfo, share: float) -> Trial:
-            return Trial(max(base, position[x.weight]), x.weight, share)
+            return Trial(base, x.weight, share)
 
         largest = max(self.s.shares)
         whole = [trial(x, largest) for x in body if partial(x, largest)]
@@ -208,7 +196,7 @@ class Halving:
         self.rates()
         biases = self.biases()
         body = self.body[-len(biases) :]
-        base = self.base_biases(self.gains(biases))
+        base = min(self.s.base_biases, self.depth)
         weights = self.weights(base, body)
         gain_of = {**self.gains(biases), **self.gains(weights)}
         last = max(e for t, e in self.records if t == Trial())

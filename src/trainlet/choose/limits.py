@@ -1,4 +1,4 @@
-"""What a choice may cost: rows that are linear in what is trained, one set for each number of biases."""
+"""What a choice may cost: rows that are linear in what is trained, one set for each depth."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from trainlet.choose.memory import MemoryModel
 from trainlet.choose.space import Choice, Space
 
 Taken = Sequence[tuple[int, int]]
+BIASES = -1  # in place of a layer: the last `count` biases
 
 
 class Limit(Protocol):
-    """A cost with an upper bound, linear in which options are taken beside the last k biases.
+    """A cost with an upper bound, linear in which options are taken of those that lie behind a first layer.
 
-    system(k, options): matrix (rows, options) and slack (rows); what is taken must satisfy matrix x <= slack.
-    An option is a layer with a count of channels.
+    system(first, options): matrix (rows, options) and slack (rows); what is taken must satisfy
+    matrix x <= slack. An option is a layer with a count of channels, or BIASES with how many.
     """
 
-    def system(self, k: int, options: Taken) -> tuple[np.ndarray, np.ndarray]: ...
+    def system(self, first: int, options: Taken) -> tuple[np.ndarray, np.ndarray]: ...
     def allows(self, choice: Choice) -> bool: ...
 
 
@@ -32,16 +33,16 @@ class PlannedMemory:
     model: MemoryModel
     budget_bytes: float
 
-    def system(self, k: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
+    def system(self, first: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
         """A row for each unit, and where a weight takes more in its own step, one more for that weight."""
-        first = len(self.model.space.body) - k
         base = self.model.base(first)
         live = np.append(base.live.reshape(-1), self.model.predict_bytes)
-        slack = self.budget_bytes - live - self.model.state(k) - base.scratch_bytes
+        slack = self.budget_bytes - live - self.model.state(0) - base.scratch_bytes
         if not options:
             return np.zeros((len(slack), 0)), slack
-        added = [self.model.added(i, c, first) for i, c in options]
-        state = np.array([self.model.weight_state(i, c) for i, c in options], float)
+        nothing = np.zeros(len(live) - 1)
+        added = [(nothing, nothing) if i == BIASES else self.model.added(i, c, first) for i, c in options]
+        state = np.array([self._state(i, c) for i, c in options], float)
         kept = np.array([np.append(k_, 0.0) for k_, _ in added]).T + state
         extra = np.array([np.append(e, 0.0) for _, e in added]).T
         layers = np.array([i for i, _ in options])
@@ -52,6 +53,11 @@ class PlannedMemory:
             rows.append(kept[at] + own[at])
             bounds.append(slack[at])
         return np.concatenate(rows), np.concatenate(bounds)
+
+    def _state(self, layer: int, count: int) -> int:
+        if layer == BIASES:
+            return self.model.state(count) - self.model.state(0)
+        return self.model.weight_state(layer, count)
 
     def allows(self, choice: Choice) -> bool:
         return self.model.estimate(choice) <= self.budget_bytes
@@ -64,10 +70,15 @@ class AnalyticMemory:
     space: Space
     budget_bytes: float
 
-    def system(self, k: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
-        bits = self.space.analytic_bits(Choice(k, self.space.nothing.counts))
-        taken = np.array([[self.space.weight_bits(i, c) for i, c in options]], float)
+    def system(self, first: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
+        bits = self.space.analytic_bits(self.space.nothing)
+        taken = np.array([[self._bits(i, c, bits) for i, c in options]], float)
         return taken.reshape(1, len(options)), np.array([8.0 * self.budget_bytes - bits])
+
+    def _bits(self, layer: int, count: int, least: int) -> int:
+        if layer == BIASES:
+            return self.space.analytic_bits(Choice(count, self.space.nothing.counts)) - least
+        return self.space.weight_bits(layer, count)
 
     def allows(self, choice: Choice) -> bool:
         return self.space.analytic_bits(choice) <= 8 * self.budget_bytes

@@ -116,7 +116,7 @@ def search(
         if winner.candidate.name != "proposed":
             choice = finder.space.choice(winner.candidate.scheme)
             proposal = replace(
-                proposal, choice=choice, value=finder.gains(choice), ram_bytes=winner.candidate.ram_bytes,
+                proposal, choice=choice, value=finder.predicted(choice), ram_bytes=winner.candidate.ram_bytes,
                 analytic_bytes=-(-finder.space.analytic_bits(choice) // 8),
             )  # fmt: skip
     with clock("front"):
@@ -267,7 +267,7 @@ def _point(finder: Searcher, choice: Choice, name: str, accuracy: float | None =
     analytic = -(-finder.space.analytic_bits(choice) // 8)
     time_ = next((x.milliseconds(choice) for x in finder.others if isinstance(x, StepTime)), None)
     work = sum(program.main.macs().values())
-    return Point(name, program.ram_bytes, analytic, work, float(finder.gains(choice)), accuracy, time_)
+    return Point(name, program.ram_bytes, analytic, work, float(finder.predicted(choice)), accuracy, time_)
 
 
 def _in_words(places: Space, choice: Choice) -> str:

@@ -122,7 +122,11 @@ class Searcher:
         planned = self.plan(choice).ram_bytes
         assert self.cost(choice, options.cost) <= budget_bytes
         analytic = -(-self.space.analytic_bits(choice) // 8)
-        return Found(choice, self._value(choice), planned, analytic, tuple(rounds), best[1])
+        return Found(choice, self.predicted(choice), planned, analytic, tuple(rounds), best[1])
+
+    def predicted(self, choice: Choice) -> float:
+        """The objective, or the predicted gain in accuracy."""
+        return (self.objective or self.gains.predicted)(choice)
 
     def _value(self, choice: Choice) -> float:
         return (self.objective or self.gains)(choice)
@@ -163,7 +167,7 @@ class Searcher:
         found: list[tuple[float, Choice]] = []
         n, value, cost = len(choice.counts), self._value(choice), self._estimate(choice, options.cost)
         steps = [Choice(choice.biases + 1, choice.counts)] if choice.biases < n else []
-        for i in range(n - choice.biases, n):
+        for i in range(n):
             larger = [c for c in fine_options(self.space, i) if c > choice.counts[i]]
             if larger:
                 counts = (*choice.counts[:i], larger[0], *choice.counts[i + 1 :])
@@ -231,8 +235,8 @@ def _exact(s: Searcher, limits: list[Limit], options: Options) -> tuple[Choice, 
 
 
 def _refined(s: Searcher, limits: list[Limit], coarse: Solution) -> Solution:
-    """The optimum on the fine grid near the coarse one: as many biases, or two more or fewer."""
-    n, k = len(s.space.body), coarse.choice.biases
+    """The optimum on the fine grid near the coarse one: as deep, or two layers more or fewer."""
+    n, k = len(s.space.body), len(s.space.body) - coarse.choice.first()
     near = [b for b in range(k - 2, k + 3) if 0 <= b <= n]
 
     def options(layer: int) -> Sequence[int]:
@@ -248,10 +252,10 @@ def _refined(s: Searcher, limits: list[Limit], coarse: Solution) -> Solution:
 def probe_all(places: Space, limits: list[Limit]) -> None:
     """Ask the limits for every option once, so that a search with a clock does not wait for probed plans."""
     n = len(places.body)
-    for k in range(n + 1):
-        options = [(i, c) for i in range(n - k, n) for c in places.options(i)]
+    for first in range(n + 1):
+        options = [(i, c) for i in range(first, n) for c in places.options(i)]
         for limit in limits:
-            limit.system(k, options)
+            limit.system(first, options)
 
 
 def _evolution(s: Searcher, limits: list[Limit], options: Options) -> tuple[Choice, str] | None:
@@ -266,7 +270,7 @@ def _evolution(s: Searcher, limits: list[Limit], options: Options) -> tuple[Choi
 
 
 def _freeze(s: Searcher, limits: list[Limit], options: Options) -> tuple[Choice, str] | None:
-    value = s.objective or s.gains
+    value = s.predicted
     threshold = options.threshold
     if threshold is None:
         raise SchemeError("the freezing rule needs a threshold: the least accuracy, or gain, that may remain")

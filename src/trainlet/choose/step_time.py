@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainlet.choose.limits import Taken
+from trainlet.choose.limits import BIASES, Taken
 from trainlet.choose.memory import REACH, MemoryModel
 from trainlet.choose.space import Choice, Space
 from trainlet.errors import BudgetError
@@ -60,10 +60,13 @@ class StepTime:
     def milliseconds(self, choice: Choice) -> float:
         return float(features(self.memory, choice) @ self.coefficients)
 
-    def system(self, k: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
-        first = len(self.memory.space.body) - k
-        base = self.milliseconds(Choice(k, self.memory.space.nothing.counts))
-        added = [_weight_features(self.memory, i, c, first) @ self.coefficients for i, c in options]
+    def system(self, first: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
+        depth = len(self.memory.space.body) - first
+        base = self.milliseconds(Choice(depth, self.memory.space.nothing.counts))
+        added = [
+            0.0 if i == BIASES else _weight_features(self.memory, i, c, first) @ self.coefficients
+            for i, c in options
+        ]
         return np.array(added).reshape(1, len(options)), np.array([self.bound_ms - base])
 
     def allows(self, choice: Choice) -> bool:

@@ -24,8 +24,8 @@ class AnalysisSettings:
     """How contributions are measured.
 
     Rungs of successive halving: (epochs, seeds) of a trial, and the share of the trials that goes on to the
-    next. Trials are whole runs with warm-up and cosine, as `trainlet train` does them. `lr`, `head_lr`: None
-    to search.
+    next. Trials are whole runs with warm-up and cosine, as `trainlet train` does them. `base_biases`: how
+    many of the last biases are trained in every trial of a weight. `lr`, `head_lr`: None to search.
     """
 
     master: str = "fp32"
@@ -36,7 +36,7 @@ class AnalysisSettings:
     validation_share: float = 0.3
     samples: int | None = None
     depth: int | None = None
-    base_biases: int | None = None
+    base_biases: int = 0
     lr: float | None = None
     head_lr: float | None = None
     seed: int = 0

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 import trainlet
-from trainlet.cli import choosing, deploy, device, looking, searching, text, training
+from trainlet.cli import choosing, deploy, device, looking, searching, text, training, tuning
 from trainlet.errors import TrainletError
 
 
@@ -43,9 +43,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    looking.inspect, looking.schemes, looking.plan, deploy.compile_, deploy.pack, choosing.analyze,
-    searching.search, training.train, training.evaluate, deploy.export, deploy.convert, deploy.quantize,
-    device.boards, device.emulate, text.opt,
+    looking.inspect, looking.schemes, looking.plan, deploy.compile_, deploy.pack, tuning.tune,
+    choosing.analyze, searching.search, training.train, training.evaluate, deploy.export, deploy.convert,
+    deploy.quantize, device.boards, device.emulate, text.opt,
 ):  # fmt: skip
     app.command(name={"compile_": "compile", "evaluate": "eval"}.get(command.__name__))(command)
 

@@ -19,6 +19,7 @@ from trainlet.train.parameters import parameters
 
 if TYPE_CHECKING:
     from trainlet.api import Settings
+    from trainlet.backends.cpu.choices import Choices
     from trainlet.frontends.torch import TorchOrigin
     from trainlet.plan.program import Program
 
@@ -73,14 +74,14 @@ def compile_model(
         raise BackendError(
             f"target {target!r} does not run here: `trainlet compile --target {target}` builds it"
         )
-    graph, origin, own_layout = _read(model, example_inputs, norm, cache)
+    graph, origin, own_layout = read_model(model, example_inputs, norm, cache)
     backend = choose_backend(backend, graph)
     if batch is None:
         batch = 1 if example_inputs is None else len(as_array(_first(example_inputs)))
     if keep_head and classes == graph.outputs[0].shape[-1]:
         classes = None
     settings = api.Settings(
-        _scheme(scheme, graph), master, optimizer, batch, loss=loss,
+        scheme_for(scheme, graph), master, optimizer, batch, loss=loss,
         classes=classes, momentum=momentum,
         weight_decay=weight_decay, seed=seed, budget_bytes=_bytes(budget),
     )  # fmt: skip
@@ -88,7 +89,7 @@ def compile_model(
     prepared, selection = api.prepare(graph, settings)
     about = {
         "settings": api.checkpoint_meta(graph.name, settings, selection),
-        "backend": backend, "threads": threads, "classes": classes,
+        "backend": backend, "threads": threads, "classes": classes, "tuned": tuned_digest(backend),
     }  # fmt: skip
     make = _maker(graph, settings, backend, threads)
     folder, made = entry(program_key(graph, about), make, cache)
@@ -106,8 +107,8 @@ def choose_backend(name: str | None, graph: Graph) -> str:
     return name
 
 
-def _read(
-    model: Any, example_inputs: Any, norm: str, cache: bool
+def read_model(
+    model: Any, example_inputs: Any, norm: str, cache: bool = True
 ) -> tuple[Graph, TorchOrigin | None, str | tuple[int, ...]]:
     """Graph, where its weights are in a PyTorch module, layout of samples."""
     from trainlet.frontends import load
@@ -129,9 +130,10 @@ def _read(
     return graph, origin, origin.input_perm
 
 
-def _scheme(
+def scheme_for(
     scheme: str | Path | UpdateScheme | Callable[[Graph], UpdateScheme], graph: Graph
 ) -> str | UpdateScheme:
+    """What Settings take, from what `compile` takes."""
     if isinstance(scheme, str | Path):
         return str(scheme)
     return scheme if isinstance(scheme, UpdateScheme) else scheme(graph)
@@ -169,6 +171,22 @@ def _maker(graph: Graph, settings: Settings, backend: str, threads: int) -> Call
     return make
 
 
+def _tuned(backend: str, isa: str) -> Choices | None:
+    """What `trainlet tune` measured on this machine, for programs that are to run on it."""
+    if backend != "cpu" or isa != "native":
+        return None
+    from trainlet.backends.cpu import native_isa
+    from trainlet.backends.cpu.choices import machine_choices
+
+    return machine_choices(native_isa())
+
+
+def tuned_digest(backend: str, isa: str = "native") -> str:
+    """Hash of the measurements that a program's kernels are chosen by; "" for none."""
+    choices = _tuned(backend, isa)
+    return choices.digest if choices is not None and choices.table else ""
+
+
 def plan_for(
     graph: Graph, settings: Settings, backend: str, threads: int = 1, isa: str = "native"
 ) -> Program:
@@ -181,8 +199,9 @@ def plan_for(
 
     module = api.derive(graph, settings)
     return plan_program(
-        module, threads, isa, settings.budget_bytes, arena_target_bytes=settings.arena_target_bytes
-    )
+        module, threads, isa, settings.budget_bytes, arena_target_bytes=settings.arena_target_bytes,
+        choices=_tuned(backend, isa),
+    )  # fmt: skip
 
 
 def write_for(
@@ -200,7 +219,7 @@ def write_for(
         return write_sources(program, folder, origin)
     from trainlet.backends.cpu import write_program
 
-    return write_program(program, folder, threads, isa, origin)
+    return write_program(program, folder, threads, isa, origin, _tuned(backend, isa))
 
 
 def _load(folder: Path) -> Any:

@@ -181,7 +181,7 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     yield update_of(c, n)
     sums = c.scratch(s.o * k)
     # Rows of dy that are a multiple of 2 KB apart fall into few sets of a cache: those are copied, too.
-    if not is_product(s) or s.o % 512 == 0 or s.o * s.c >= WIDE:
+    if not is_product(s) or c.pick("blocks", s.o % 512 == 0 or s.o * s.c >= WIDE):
         floats = WEIGHTS_DEPTH * (min(k, 24 * c.target.lanes) + s.o) + c.target.lanes  # tl_weights_floats
         tiles = c.scratch(parts * floats)
         dense = {"s": shape_value(c, s), "x": c.ptr(x), "dy": c.ptr(dy), "sums": sums, "tiles": tiles}

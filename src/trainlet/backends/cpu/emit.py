@@ -15,6 +15,7 @@ from trainlet.backends.c99.entry import entry_points
 from trainlet.backends.c99.header import header, plan_table
 from trainlet.backends.c99.manifest import manifest
 from trainlet.backends.c99.writer import C_TYPES, identifier
+from trainlet.backends.cpu.choices import Choices
 from trainlet.backends.cpu.fuse import STARTS, endings
 from trainlet.backends.cpu.sources import kernel_files
 from trainlet.backends.cpu.target import ALIGNMENT, ISAS, Target, target
@@ -58,6 +59,7 @@ def plan_program(
     budget_bytes: int | None = None,
     watch: Watch = lambda name, graph: None,
     arena_target_bytes: int | None = None,
+    choices: Choices | None = None,
 ) -> Program:
     """The plan of a module for this backend: tensors at cache lines, scratch for `threads` threads.
 
@@ -73,7 +75,7 @@ def plan_program(
         finish=keep_apart,
         arena_target_bytes=arena_target_bytes,
     )
-    program = _measured(program, _write(program, target(isa, threads)))
+    program = _measured(program, _write(program, target(isa, threads, choices)))
     if budget_bytes is not None and program.ram_bytes > budget_bytes:
         raise BudgetError(over_budget(program, budget_bytes))
     return program
@@ -107,13 +109,15 @@ def write_program(
     threads: int = 1,
     isa: str = "native",
     origin: Mapping[str, Any] | None = None,
+    choices: Choices | None = None,
 ) -> Path:
     """Write sources, kernels, constants and manifest of `program` into `folder` (made if need be).
 
-    threads: the most a kernel uses. isa: a name of target.ISAS, or "native". Everything is generated before
+    threads: the most a kernel uses. isa: a name of target.ISAS, or "native". choices: kernels by measurement,
+    the same that the plan was made with. Everything is generated before
     anything is written. Raises BackendError: no kernel, an unknown isa, a folder that is not writable.
     """
-    to = target(isa, threads)
+    to = target(isa, threads, choices)
     written = _write(program, to)
     program = _measured(program, written)
     name = identifier(program.name)
@@ -187,7 +191,7 @@ def _function(program: Program, which: str, c: CpuWriter) -> Iterator[str]:
         yield "  (void)m;"
         for i in range(first, last):
             if i not in done:
-                c.start(ends[i])
+                c.start(ends[i], f.graph.nodes[i], i)
                 yield from _statement(c, f.graph, i)
                 c.most_bytes = max(c.most_bytes, c.used_bytes)
         yield "  TL_STEP(-1);"

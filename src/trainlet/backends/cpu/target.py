@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from trainlet.backends.cpu.choices import Choices
 from trainlet.errors import BackendError
 
 
@@ -54,21 +55,22 @@ def cpu_features() -> set[str]:
 
 @dataclass(frozen=True)
 class Target:
-    """`isa`: a name of ISAS; `threads`: the most that work on a kernel."""
+    """`isa`: a name of ISAS; `threads`: the most that work on a kernel; `choices`: what was measured here."""
 
     isa: str
     threads: int = 1
+    choices: Choices = field(default_factory=Choices)
 
     @property
     def lanes(self) -> int:
         return ISAS[self.isa].lanes
 
 
-def target(isa: str, threads: int) -> Target:
+def target(isa: str, threads: int, choices: Choices | None = None) -> Target:
     """The target of these names. Raises BackendError for an unknown isa or impossible threads."""
     name = native_isa() if isa == "native" else isa
     if name not in ISAS:
         raise BackendError(f"isa {isa!r} is none of native, {', '.join(ISAS)}")
     if not 1 <= threads <= 64:
         raise BackendError(f"{threads} threads: choose 1 to 64")
-    return Target(name, threads)
+    return Target(name, threads, choices or Choices())

@@ -32,7 +32,7 @@ def pays(c: CpuWriter, s: Window, frozen: bool) -> bool:
         return False  # masks are only written register by register
     count = tiles(s)
     cost = POINTS * (count * (s.c * s.o + TRANSFORM * (s.c + s.o)) + (0 if frozen else PACKING * s.c * s.o))
-    return cost < s.macs
+    return c.pick("winograd", cost < s.macs)
 
 
 def weights(w: np.ndarray, lanes: int, gradient: bool) -> np.ndarray:

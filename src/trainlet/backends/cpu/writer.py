@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from trainlet.backends.c99.writer import KERNELS as PORTABLE
 from trainlet.backends.c99.writer import Writer, number
 from trainlet.backends.c99.writer import scratch_bytes as portable_scratch_bytes
+from trainlet.backends.cpu.choices import step_key
 from trainlet.backends.cpu.fuse import Ending
 from trainlet.backends.cpu.target import ALIGNMENT, Target
 from trainlet.backends.cpu.weights import Blob, padded
@@ -30,12 +31,20 @@ class CpuWriter(Writer):
     blob: Blob = field(default_factory=lambda: Blob({}))
     ending: Ending = field(default_factory=Ending)
     first_step: int = 0  # number of this function's first step in a profile
+    step: int = 0  # the same of the node being written
+    key: str = ""  # its step_key
     used_bytes: int = 0  # of scratch, by the node being written
     most_bytes: int = 0  # by any node so far
 
-    def start(self, ending: Ending) -> None:
-        """Before each node."""
-        self.ending, self.used_bytes = ending, 0
+    def start(self, ending: Ending, node: Node, index: int) -> None:
+        """Before each node: `index` is its place in the function."""
+        self.ending, self.used_bytes, self.step = ending, 0, self.first_step + index
+        packed = len(node.inputs) > 1 and self.frozen(node.inputs[1])
+        self.key = step_key(node, packed, self.target.threads)
+
+    def pick(self, question: str, default: bool) -> bool:
+        """A question of choices.py about the node being written."""
+        return self.target.choices.pick(question, self.key, default, self.step)
 
     def scratch(self, floats: int) -> str:
         """A piece of scratch of this node, 64-byte aligned."""
@@ -47,11 +56,15 @@ class CpuWriter(Writer):
 
     def parts(self, macs: int) -> int:
         """Threads for a kernel of that many multiply-accumulates."""
-        return 1 if macs < SMALL_MACS else self.target.threads
+        return self._threads(macs >= SMALL_MACS)
 
     def elements_parts(self, count: int) -> int:
         """Threads for a kernel that reads that many elements once."""
-        return 1 if count < SMALL_ELEMENTS else self.target.threads
+        return self._threads(count >= SMALL_ELEMENTS)
+
+    def _threads(self, default: bool) -> int:
+        threads = self.target.threads
+        return threads if threads > 1 and self.pick("threads", default) else 1
 
     def finish(self, bias: Value | None = None, lo: float = float("-inf"), hi: float = float("inf")) -> str:
         """Initializer of a tl_finish: this node's bias, and what was fused behind it."""

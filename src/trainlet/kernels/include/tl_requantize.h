@@ -107,29 +107,55 @@ static inline void tl_requantize_fixed(const tl_requantizer *to, const int32_t *
     y[first + j] = (int8_t)(tl_clamp_s32(v[j], to->lo, to->hi) + to->zero_s32);
 }
 
-/* v[j] = rint((acc[j] + bias[j]) * scale[j]) + zero to y[first + j] and, unless NULL, mask bit first + j
- * (0 before). */
-static inline void tl_requantize_lanes(const tl_requantizer *to, const int32_t *acc, int32_t first, int8_t *y,
-                                       uint8_t *mask) {
-  const float shift = 12582912.0f; /* tl_rint in vector form */
-  int8_t value[TL_LANES];
-  if (to->fixed) {
-    tl_requantize_fixed(to, acc, first, y, mask);
-    return;
+/* v[j] = rint((acc[j] + bias[j]) * scale[j]) + zero, saturated to value[j]; bit j: v[j] was inside. */
+#if defined(__AVX2__) && TL_LANES % 8 == 0
+static inline uint32_t tl_requantize_each(const tl_requantizer *to, const int32_t *acc, int8_t *value) {
+  const __m256 shift = _mm256_set1_ps(12582912.0f), most = _mm256_set1_ps(4194303.0f);
+  const __m256 low = _mm256_set1_ps(-128.0f), high = _mm256_set1_ps(127.0f), zero = _mm256_set1_ps(to->zero);
+  const __m256 least = _mm256_set1_ps(-4194303.0f);
+  uint32_t bits = 0;
+  for (int h = 0; h < TL_LANES / 8; h++) {
+    __m256 bias = _mm256_loadu_ps((const float *)&to->bias + 8 * h);
+    __m256 scale = _mm256_loadu_ps((const float *)&to->scale + 8 * h);
+    __m256 v = _mm256_cvtepi32_ps(_mm256_loadu_si256((const __m256i *)(const void *)(acc + 8 * h)));
+    v = _mm256_mul_ps(_mm256_add_ps(v, bias), scale);
+    v = _mm256_min_ps(_mm256_max_ps(v, least), most);
+    v = _mm256_add_ps(_mm256_sub_ps(_mm256_add_ps(v, shift), shift), zero);
+    __m256 inside = _mm256_and_ps(_mm256_cmp_ps(v, low, _CMP_GE_OQ), _mm256_cmp_ps(v, high, _CMP_LE_OQ));
+    bits |= (uint32_t)_mm256_movemask_ps(inside) << 8 * h;
+    __m256i whole = _mm256_cvttps_epi32(v); /* an integer already; the packing saturates */
+    __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64((__m128i *)(void *)(value + 8 * h), _mm_packs_epi16(words, words));
   }
+  return bits;
+}
+#else
+static inline uint32_t tl_requantize_each(const tl_requantizer *to, const int32_t *acc, int8_t *value) {
+  const float shift = 12582912.0f; /* tl_rint in vector form */
   tl_s32_lanes sum;
   memcpy(&sum, acc, sizeof sum);
   tl_f32_lanes v = (__builtin_convertvector(sum, tl_f32_lanes) + to->bias) * to->scale;
   tl_clip_each(&v, -4194303.0f, 4194303.0f);
   v = ((v + shift) - shift) + to->zero;
-  if (mask) {
-    tl_s32_lanes inside = (v >= -128.0f) & (v <= 127.0f);
-    uint32_t bits = tl_bits_of(&inside);
-    tl_mask_or(mask, first, to->width == TL_LANES ? bits : bits & ((1u << to->width) - 1u), to->width);
-  }
+  tl_s32_lanes inside = (v >= -128.0f) & (v <= 127.0f);
   tl_clip_each(&v, -128.0f, 127.0f);
   sum = __builtin_convertvector(v, tl_s32_lanes);
   for (int j = 0; j < TL_LANES; j++) value[j] = (int8_t)sum[j];
+  return tl_bits_of(&inside);
+}
+#endif
+
+/* v[j] = rint((acc[j] + bias[j]) * scale[j]) + zero to y[first + j] and, unless NULL, mask bit first + j
+ * (0 before). */
+static inline void tl_requantize_lanes(const tl_requantizer *to, const int32_t *acc, int32_t first, int8_t *y,
+                                       uint8_t *mask) {
+  if (to->fixed) {
+    tl_requantize_fixed(to, acc, first, y, mask);
+    return;
+  }
+  int8_t value[TL_LANES];
+  uint32_t bits = tl_requantize_each(to, acc, value);
+  if (mask) tl_mask_or(mask, first, to->width == TL_LANES ? bits : bits & ((1u << to->width) - 1u), to->width);
   if (to->width == TL_LANES) {
     memcpy(y + first, value, sizeof value);
   } else {

@@ -3,9 +3,13 @@
  * For TL_LANES outputs at a time their weights are packed to panel[K][lanes] (read, rounded, overlaid once), then
  * swept over the positions, TL_ROWS_S8 at a time. A K longer than the panel goes in chunks; the sums of a block of
  * positions wait in scratch meanwhile.   scratch: panel s16 [CHUNK][lanes], sums s32 [BLOCK][lanes], half each.
+ *
+ * Where the machine multiplies pairs of 16 bits (tl_pairs.h) the columns of the panel are paired, x is not centred, and
+ * each sum begins with what centring would have taken off: -x_zero * (sum of its weights). The same integers.
  */
 #include "tl_block.h"
 #include "tl_conv.h"
+#include "tl_pairs.h"
 #include "tl_requantize.h"
 #include "tl_weights.h"
 #include "tl_window.h"
@@ -19,6 +23,8 @@ typedef struct {
   int8_t padding[PADDING];   /* x_zero everywhere: what a tap in the padding reads */
   int16_t *panel;          /* columns first .. end-1 of K */
   int32_t first, end, ky, kx, c; /* (ky, kx, c) is column first */
+  int32_t paired;          /* whether the panel is */
+  tl_s32_lanes start;      /* of every sum of the panel's columns */
 } sweep;
 
 /* One group of rows over the panel's columns. A piece is a run that is contiguous in x for every row: a tap's
@@ -36,7 +42,11 @@ static void sweep_rows(const sweep *a, const tl_window *at, tl_s32_lanes *sums) 
     const int8_t *x[TL_ROWS_S8];
     for (int r = 0; r < TL_ROWS_S8; r++)
       x[r] = inside || tl_window_has(s, &at[r], ky, kx) ? a->x + (at[r].pixel * s->c + offset) : a->padding;
-    tl_block_s8(sums, x, a->x_zero, a->panel + (k - a->first) * TL_LANES, count);
+    if (a->paired) {
+      tl_block_pairs(sums, x, a->panel + (k - a->first) * TL_LANES, count);
+    } else {
+      tl_block_s8(sums, x, a->x_zero, a->panel + (k - a->first) * TL_LANES, count);
+    }
     k += count;
     c += count;
     if (!whole_rows && c < cg) continue;
@@ -62,6 +72,8 @@ static void sweep_positions(const sweep *a, int32_t p, int32_t count, int32_t *s
     }
     tl_window_next(s, &next);
     if (a->first > 0) memcpy(acc, sums + q * TL_LANES, (size_t)rows * sizeof acc[0]);
+    if (a->paired)
+      for (int r = 0; r < TL_ROWS_S8; r++) tl_add_wrapped(&acc[r], &a->start);
     sweep_rows(a, at, acc);
     memcpy(sums + q * TL_LANES, acc, (size_t)rows * sizeof acc[0]);
   }
@@ -75,6 +87,7 @@ static void load_panel(sweep *a, const tl_weights *w, int32_t o, int32_t width, 
   a->kx = first / cg % a->s->kw;
   a->c = first % cg;
   tl_load_panel_s16(w, taps, cg, o, width, first, a->end - first, a->panel);
+  if (a->paired) tl_pair_panel(a->panel, a->end - first, a->x_zero, &a->start);
 }
 
 /* Outputs o .. o+width-1 of all positions. */
@@ -98,7 +111,8 @@ static void conv_lanes(sweep *a, const tl_weights *w, const tl_bias *b, const tl
 
 static void conv(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
                  const tl_rescale *by, int8_t *y, uint8_t *mask, void *scratch) {
-  sweep a = {.s = s, .x = x, .x_zero = x_zero, .panel = scratch};
+  /* of even channels every run of columns begins and ends at a pair */
+  sweep a = {.s = s, .x = x, .x_zero = x_zero, .panel = scratch, .paired = TL_PAIRS && s->c / s->groups % 2 == 0};
   int32_t *sums = (int32_t *)scratch + TL_CONV_SCRATCH_BYTES / 8;
   int32_t og = s->o / s->groups;
   memset(a.padding, x_zero, sizeof a.padding);
