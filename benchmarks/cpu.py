@@ -81,6 +81,7 @@ def main() -> None:
     if args.check:
         return
     tables = {name: table(results.rows) for name, table in TABLES.items()}
+    tables["installed"] = environments.install_table()
     print("\n\n".join(f"## {name}\n\n{text}" for name, text in tables.items()))
     print(f"\nmachine: {json.dumps(results.machine)}\nnumbers: {args.json}")
     if args.document:
