@@ -38,8 +38,8 @@ check: $(TEST_STAMP) ## style, types, fast tests, C warnings as errors
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-bench: $(TEST_STAMP) ## the benchmarks, as tables
-	$(BIN)/python -m benchmarks
+bench: $(TEST_STAMP) ## the benchmarks, as tables; make bench WHAT=list names more
+	$(BIN)/python -m benchmarks $(WHAT)
 
 clean: ## remove what was built and cached, keep .venv and runs
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -35,7 +35,7 @@ from trainlet.train.schedule import learning_rate
 SIZE, CLASSES, BATCH, SEEDS = 128, 101, 8, (0, 1, 2)
 STEPS, RATE = 200, 0.003  # of `agree`
 EPOCHS, SEARCH_EPOCHS, VALIDATION_SHARE = 5, 2, 0.2
-RATES = {"full": (0.005, 0.01, 0.02), "sparse": (0.01, 0.02, 0.04), "head": (0.02, 0.05, 0.1)}
+RATES = {"full": (0.002, 0.004, 0.008), "sparse": (0.005, 0.01, 0.02), "head": (0.05, 0.1, 0.2)}
 SCHEMES: dict[str, str | Callable[[Graph], Any]] = {"full": "full", "sparse": last_blocks, "head": "head"}
 
 

@@ -10,7 +10,7 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.tables import ROOT
+from benchmarks.tables import ROOT, markdown
 
 FOLDER = ROOT / "build" / "envs"
 STAMP = "installed.json"
@@ -58,9 +58,28 @@ def interpreter(name: str) -> Path:
     return python
 
 
-def install_bytes(name: str) -> int | None:
+def install_bytes(name: str) -> float | None:
     """What the framework and all it needs take on the disk beside Python itself; None where unknown."""
-    return _stamp(name).get("bytes")
+    return _stamp(name).get("bytes")  # type: ignore[return-value]
+
+
+def install_table() -> str:
+    """Size on the disk of the environments that are there, beside Python itself."""
+    rows = []
+    for name, about in ENVIRONMENTS.items():
+        size = install_bytes(name)
+        if size is not None:
+            found = versions(name)
+            wanted = [p for p in found if any(normal(w).startswith(normal(p)) for w in about.packages)]
+            rows.append(
+                [name, ", ".join(f"{p} {found[p]}" for p in wanted) or "this one", f"{size / 1e6:.0f}"]
+            )
+    return markdown(["environment", "packages, with all they need", "MB"], rows)
+
+
+def normal(package: str) -> str:
+    """A package's name as pip compares it."""
+    return package.lower().replace("_", "-")
 
 
 def versions(name: str) -> dict[str, str]:
