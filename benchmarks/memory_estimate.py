@@ -26,6 +26,7 @@ from trainlet import api
 from trainlet.choose.evolve import evolve
 from trainlet.choose.exact import solve
 from trainlet.choose.gains import Gains
+from trainlet.choose.greedy import greedy
 from trainlet.choose.limits import PlannedMemory
 from trainlet.choose.memory import MemoryModel
 from trainlet.choose.search import probe_all
@@ -98,7 +99,10 @@ def solvers(memory: MemoryModel, seconds: float, evaluations: int, seed: int) ->
         exact_seconds = time.process_time() - started
         assert best is not None
         started = time.process_time()
-        found = evolve(places, gains, limits, seed=seed, evaluations=evaluations, seconds=seconds)
+        begin = greedy(places, gains, limits)
+        found = evolve(
+            places, gains, limits, seed=seed, evaluations=evaluations, seconds=seconds, start=begin
+        )
         evolving = time.process_time() - started
         assert found is not None
         print(

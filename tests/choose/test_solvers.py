@@ -10,6 +10,7 @@ from tests.choose.networks import made_up_gains, mobile_memory, mobile_space
 from trainlet.choose.evolve import evolve
 from trainlet.choose.exact import solve
 from trainlet.choose.freeze import freeze
+from trainlet.choose.greedy import greedy
 from trainlet.choose.limits import AnalyticMemory, PlannedMemory
 from trainlet.choose.space import Choice
 
@@ -65,6 +66,16 @@ def test_evolution_comes_within_one_percent_of_the_optimum():
     places, gains, limits = mobile_space(), made_up_gains(mobile_space()), limits_of("planned", 3, 0.3)
     optimum = solve(places, gains, limits).value
     assert evolve(places, gains, limits, evaluations=1500).value >= 0.99 * optimum
+
+
+@pytest.mark.parametrize("kind", ["planned", "analytic"])
+def test_greedy_choices_fit_and_are_a_good_start(kind):
+    places, gains, limits = mobile_space(), made_up_gains(mobile_space()), limits_of(kind, 3, 0.3)
+    optimum = solve(places, gains, limits).value
+    found = greedy(places, gains, limits)
+    assert all(limits[0].allows(c) for c in found)
+    assert max(gains(c) for c in found) >= 0.9 * optimum
+    assert evolve(places, gains, limits, evaluations=1000, start=found).value >= 0.99 * optimum
 
 
 def test_evolution_is_the_same_again_with_the_same_seed():

@@ -120,18 +120,30 @@ class _Run:
                 biases = int(np.clip(biases + self.rng.integers(-3, 4), 0, len(counts)))
             else:
                 self._mutate(counts)
+        if self.rng.random() < 0.2:
+            self._ruin(counts)
         choice = self.repaired(biases, counts)
         return self._grown(choice) if self.rng.random() < 0.5 else choice
 
+    def _ruin(self, counts: list[int]) -> None:
+        """Freezes a few of the trained weights, for others to take their room (ruin and recreate)."""
+        trained = [i for i, c in enumerate(counts) if c]
+        for i in self.rng.permutation(trained)[: int(self.rng.integers(1, 4))]:
+            counts[int(i)] = 0
+
     def _grown(self, choice: Choice) -> Choice:
-        """As many weights larger by one step as still fit, in random order, a few tries."""
+        """Weights that are larger by one or more steps wherever they still fit, in random order: what is left
+        of a budget is worth something in every good choice.
+        """
         n = len(choice.counts)
-        for i in self.rng.permutation(np.arange(choice.first(), n))[:6]:
+        for i in self.rng.permutation(np.arange(choice.first(), n)):
             larger = [c for c in self.options(int(i)) if c > choice.counts[i]]
-            if larger:
-                counts = (*choice.counts[:i], larger[0], *choice.counts[i + 1 :])
+            for count in larger[:: -1 if self.rng.random() < 0.5 else 1]:
+                counts = (*choice.counts[:i], count, *choice.counts[i + 1 :])
                 grown = Choice(choice.biases, counts)
-                choice = grown if allowed(self.limits, grown) else choice
+                if allowed(self.limits, grown):
+                    choice = grown
+                    break
         return choice
 
     def _mutate(self, counts: list[int]) -> None:

@@ -19,10 +19,12 @@ class Limit(Protocol):
     """A cost with an upper bound, linear in which options are taken of those that lie behind a first layer.
 
     system(first, options): matrix (rows, options) and slack (rows); what is taken must satisfy
-    matrix x <= slack. An option is a layer with a count of channels, or BIASES with how many.
+    matrix x <= slack. An option is a layer with a count of channels, or BIASES with how many. used: cost over
+    bound.
     """
 
     def system(self, first: int, options: Taken) -> tuple[np.ndarray, np.ndarray]: ...
+    def used(self, choice: Choice) -> float: ...
     def allows(self, choice: Choice) -> bool: ...
 
 
@@ -59,6 +61,9 @@ class PlannedMemory:
             return self.model.state(count) - self.model.state(0)
         return self.model.weight_state(layer, count)
 
+    def used(self, choice: Choice) -> float:
+        return self.model.estimate(choice) / self.budget_bytes
+
     def allows(self, choice: Choice) -> bool:
         return self.model.estimate(choice) <= self.budget_bytes
 
@@ -79,6 +84,9 @@ class AnalyticMemory:
         if layer == BIASES:
             return self.space.analytic_bits(Choice(count, self.space.nothing.counts)) - least
         return self.space.weight_bits(layer, count)
+
+    def used(self, choice: Choice) -> float:
+        return self.space.analytic_bits(choice) / (8 * self.budget_bytes)
 
     def allows(self, choice: Choice) -> bool:
         return self.space.analytic_bits(choice) <= 8 * self.budget_bytes

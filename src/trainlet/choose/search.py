@@ -15,6 +15,7 @@ from trainlet.choose.evolve import evolve
 from trainlet.choose.exact import Solution, solve
 from trainlet.choose.freeze import freeze
 from trainlet.choose.gains import Gains, Objective
+from trainlet.choose.greedy import greedy
 from trainlet.choose.limits import AnalyticMemory, Limit, PlannedMemory
 from trainlet.choose.memory import MemoryModel
 from trainlet.choose.space import Choice, Space
@@ -263,7 +264,7 @@ def _evolution(s: Searcher, limits: list[Limit], options: Options) -> tuple[Choi
     probe_all(s.space, limits)
     found = evolve(
         s.space, s.objective or s.gains, limits, seed=options.seed, evaluations=options.evaluations,
-        seconds=options.seconds,
+        seconds=options.seconds, start=greedy(s.space, s.gains, limits) if s.objective is None else (),
     )  # fmt: skip
     if found is None:
         return None

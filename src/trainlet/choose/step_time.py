@@ -69,6 +69,9 @@ class StepTime:
         ]
         return np.array(added).reshape(1, len(options)), np.array([self.bound_ms - base])
 
+    def used(self, choice: Choice) -> float:
+        return self.milliseconds(choice) / self.bound_ms
+
     def allows(self, choice: Choice) -> bool:
         return self.milliseconds(choice) <= self.bound_ms * (1 + 1e-9)
 
