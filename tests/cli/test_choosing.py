@@ -66,3 +66,11 @@ def test_too_few_samples_are_an_error_in_one_line(files, capsys):
     )
     said = capsys.readouterr().err
     assert code == 1 and said.count("\n") == 1 and "class" in said
+
+
+def test_search_without_an_analysis_says_what_to_run(capsys):
+    words = ["search", "net.json", "--data", "photos", "--budget", "64KB", "-o", "scheme.json"]
+    assert run(*words) != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "trainlet analyze net.json --data photos -o analysis.json" in said
+    assert "trainlet train net.json --data photos --budget 65536" in said

@@ -190,3 +190,8 @@ def built(graph: Graph, folder, **settings):
     """(planned program, folder of its sources)."""
     program = plan(graph, Settings(**settings))
     return program, write_sources(program, folder)
+
+
+def labels(program, count, seed=0):
+    classes = program.functions["predict"].graph.outputs[0].shape[-1]
+    return np.random.default_rng(seed).integers(0, classes, count).astype(np.int32)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.host.programs import FLOAT_NETWORKS, NETWORKS, built, network, samples
+from tests.host.programs import FLOAT_NETWORKS, NETWORKS, built, labels, network, samples
 from trainlet.ir import interpret
 from trainlet.runtime.host import HostProgram
 from trainlet.runtime.measure import peak_arena_bytes, touched
@@ -19,11 +19,6 @@ CASES = [
     *itertools.product(NETWORKS, [True], ["full", "bias-only:2"], ["stochastic"], [2]),
 ]
 STEPS = 3
-
-
-def labels(program, count, seed=0):
-    classes = program.functions["predict"].graph.outputs[0].shape[-1]
-    return np.random.default_rng(seed).integers(0, classes, count).astype(np.int32)
 
 
 def close(a, b, tolerance=1e-5):

@@ -90,3 +90,11 @@ def test_live_bytes_are_counted_step_by_step(found: list[LiveRange]) -> None:
 
 def test_nothing_takes_no_memory() -> None:
     assert place([]) == Placement({}, 0)
+
+
+@QUICK
+@given(ranges())
+def test_a_quick_placement_is_legal(found):
+    placement = place(found, thorough=False)
+    assert_legal(found, placement)
+    assert placement.peak_bytes >= bound(found)

@@ -57,13 +57,14 @@ def plan(
     settings: Settings,
     watch: Watch = lambda name, graph: None,
     for_board: bool = False,
+    thorough: bool = True,
 ) -> Program:
     """The planned Program of a network under a scheme. Raises BudgetError over settings.budget_bytes.
 
     watch(pass name, graph) is called after each pass over each function. for_board: with the smaller scratch
-    of kernels built for a microcontroller (TL_LANES 4), not for this machine.
+    of kernels built for a microcontroller (TL_LANES 4), not for this machine. thorough: as in `plan.plan`.
     """
-    program = _plan_any(model, replace(settings, budget_bytes=None), watch, for_board)
+    program = _plan_any(model, replace(settings, budget_bytes=None), watch, for_board, thorough)
     if settings.budget_bytes is not None and program.ram_bytes > settings.budget_bytes:
         from trainlet.plan.over_budget import over_budget
 
@@ -72,7 +73,9 @@ def plan(
     return program
 
 
-def _plan_any(model: str | Path | Graph, settings: Settings, watch: Watch, for_board: bool) -> Program:
+def _plan_any(
+    model: str | Path | Graph, settings: Settings, watch: Watch, for_board: bool, thorough: bool = True
+) -> Program:
     """The plan, however large."""
     from trainlet.backends.c99 import BOARD_LANES, HOST_LANES, scratch_bytes
     from trainlet.plan.program import plan as plan_module
@@ -84,6 +87,7 @@ def _plan_any(model: str | Path | Graph, settings: Settings, watch: Watch, for_b
         watch=watch,
         sample=settings.input,
         arena_target_bytes=settings.arena_target_bytes,
+        thorough=thorough,
     )
 
 
@@ -190,11 +194,18 @@ def emit(
         raise BudgetError(f"{error} {_nearest(model, settings, room, for_board=True)}") from None
 
 
-def build(model: str | Path | Graph, settings: Settings) -> HostProgram:
-    """Planned, emitted, compiled for this machine, loaded."""
+def build(model: str | Path | Graph, settings: Settings, thorough: bool = True) -> HostProgram:
+    """Planned, emitted, compiled for this machine, loaded.
+
+    thorough: False where nobody asks for its memory: the same results, planned in less time, a few percent
+    more RAM.
+    """
+    from trainlet.backends.c99 import write_host_sources
     from trainlet.runtime.host import HostProgram
     from trainlet.runtime.toolchain import compiler
 
     compiler()  # without one, fail before planning
+    program = plan(model, settings, thorough=thorough)
+    origin = checkpoint_meta(program.name, settings, program.module.selection)
     with TemporaryDirectory(prefix="trainlet-") as folder:
-        return HostProgram(emit(model, settings, folder))
+        return HostProgram(write_host_sources(program, Path(folder), origin))

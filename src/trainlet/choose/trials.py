@@ -136,7 +136,7 @@ def _trainer(task: Task, boundaries: Boundaries, run: Run) -> Trainer:
     scheme = scheme_of(run.trial, layers(network))
     index = boundaries.cut_for({*scheme.weights, *scheme.biases})
     settings = Settings(scheme, task.settings.master, batch=task.settings.batch, seed=run.seed)
-    host = build(tail(network, boundaries.used[index]), settings)
+    host = build(tail(network, boundaries.used[index]), settings, thorough=False)
     x_fit, x_validate = boundaries.samples(index)
     n, labels = len(task.fit), task.labels
     data = Dataset(x_fit, labels[:n], x_validate, labels[n:], task.data.class_names, "validation rows")

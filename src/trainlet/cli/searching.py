@@ -10,6 +10,7 @@ import typer
 
 from trainlet import api
 from trainlet.cli import options as o
+from trainlet.errors import DataError
 from trainlet.output import whole_files
 from trainlet.report import tables
 
@@ -45,8 +46,10 @@ def search(
             "--budget", parser=o.byte_count, metavar="BYTES", help="RAM that training may take: 256KB."
         ),
     ],
-    analysis: Annotated[Path, typer.Option("--analysis", help="What `analyze` wrote; made if missing.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The scheme file to write.")],
+    analysis: Annotated[
+        Path | None, typer.Option("--analysis", help="What `analyze` wrote; made if missing. Needed.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Folder for the one-page report.")] = None,
     method: Annotated[
         Method, typer.Option(help="Exact for summed gains; the others see docs/choosing.md.")
@@ -73,6 +76,14 @@ def search(
     as_json: o.AsJson = False,
 ) -> None:
     """Find what to train within a memory budget: biases, layers, and how many channels of each."""
+    if analysis is None:
+        given = f"{model} --data {data}"
+        raise DataError(
+            "--analysis is missing: what training each part of the network gains. "
+            f"`trainlet analyze {given} -o analysis.json` measures it, once for every budget (search does it "
+            f"too where the file is not there yet); `trainlet train {given} --budget {budget}` does all "
+            "in one go"
+        )
     from trainlet.choose.report import as_dict, write_report
     from trainlet.choose.request import Request
     from trainlet.choose.request import search as find

@@ -6,9 +6,7 @@ import functools
 import hashlib
 import json
 import os
-import platform
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import trainlet
 from trainlet.ir import Graph
 from trainlet.ir.text import print_graph
-from trainlet.runtime.toolchain import FLAGS, cache_folder, compiler
+from trainlet.runtime.toolchain import FLAGS, cache_folder, compiler, compiler_version, processor
 
 DONE = "compiled.json"  # written last: a folder that has it is whole
 LIMIT_BYTES = 8 * 2**30
@@ -28,7 +26,13 @@ LIMIT_BYTES = 8 * 2**30
 def program_key(graph: Graph, about: Mapping[str, Any]) -> str:
     """Hash of network, weights, settings, this trainlet, the C compiler, its flags, and the processor."""
     state = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
-    for word in (trainlet.__version__, package_digest(), _compiler_version(), " ".join(FLAGS), _processor()):
+    for word in (
+        trainlet.__version__,
+        package_digest(),
+        compiler_version(tuple(compiler())),
+        " ".join(FLAGS),
+        processor(),
+    ):
         state.update(word.encode() + b"\0")
     state.update(print_graph(graph).encode())
     for name, tensor in graph.constants.items():
@@ -95,20 +99,3 @@ def package_digest() -> str:
     for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".c", ".h", ".toml", ".in")):
         state.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
     return state.hexdigest()
-
-
-@functools.cache
-def _compiler_version() -> str:
-    command = compiler()
-    said = subprocess.run([*command, "--version"], capture_output=True, text=True)
-    return " ".join(command) + said.stdout
-
-
-@functools.cache
-def _processor() -> str:
-    """Instruction sets of this machine: a program built for one may not run on another."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(x for x in lines if x.startswith(("flags", "Features")))
-    except (OSError, StopIteration):
-        return f"{platform.machine()} {platform.processor()}"

@@ -151,6 +151,7 @@ def _bytes(budget: int | str | None) -> int | None:
 
 def _maker(graph: Graph, settings: Settings, backend: str, threads: int) -> Callable[[Path], dict[str, Any]]:
     def make(folder: Path) -> dict[str, Any]:
+        from trainlet.backends.c99 import write_host_sources
         from trainlet.plan.budget import fit_budget
 
         def planned(s: Settings) -> Program:
@@ -160,7 +161,11 @@ def _maker(graph: Graph, settings: Settings, backend: str, threads: int) -> Call
         fitted = settings
         if settings.budget_bytes is not None:
             fitted, chosen = fit_budget(settings, planned)
-        write_for(planned(fitted), folder, backend, threads)
+        program = planned(fitted)
+        if backend == "c99":
+            write_host_sources(program, folder)
+        else:
+            write_for(program, folder, backend, threads)
         return {"memory": None if chosen is None else asdict(chosen)}
 
     return make

@@ -165,7 +165,8 @@ def _object(compiler: CrossCompiler, flags: Sequence[str], source: Path, include
     if source.name == "memory.c":  # a loop in memcpy must not become a call of memcpy
         flags = (*flags, "-fno-builtin", *MEMORY_FLAGS[compiler.kind])
     command = [*compiler.command, *flags]
-    result = cache_folder() / f"{digest([*command, source.name], [source, *headers])}.o"
+    parts = [file.read_bytes() for file in (source, *headers)]
+    result = cache_folder() / f"{digest([*command, source.name], parts)}.o"
     if not result.exists():
         folders = [word for folder in include for word in ("-I", str(folder))]
         publish(result, lambda out: [*command, *folders, "-c", str(source), "-o", out])

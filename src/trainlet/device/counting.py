@@ -150,7 +150,8 @@ def counter_library(source: str, defines: Mapping[str, str] | None = None) -> Pa
     options = [f"-D{key}={value}" for key, value in (defines or {}).items()]
     flags = [FLAGS[0], "-O2", "-fPIC", "-shared", "-fvisibility=hidden", *options]
     command = [*compiler(), *flags, *map(str, files)]
-    result = cache_folder() / f"{digest(command, [*files, *sorted(FOLDER.glob('*.h'))])}.so"
+    parts = [file.read_bytes() for file in (*files, *sorted(FOLDER.glob("*.h")))]
+    result = cache_folder() / f"{digest(command, parts)}.so"
     if not result.exists():
         publish(result, lambda out: [*command, "-o", out])
     return result

@@ -7,11 +7,13 @@ from trainlet.ir.graph import PLACES, Graph, Node, Value
 from trainlet.ir.ops import infer_node
 
 
-def verify(graph: Graph) -> Graph:
+def verify(graph: Graph, known: dict[int, Node] | None = None) -> Graph:
     """The graph itself. Raises GraphError where a value is undefined, defined twice or of a wrong type.
 
-    Also checks that updates keep their state's type, and that every node obeys the op table.
+    Also checks that updates keep their state's type, and that every node obeys the op table. known: nodes, by
+    id, that do obey it; those that are found to are added. (A node never changes.)
     """
+    known = {} if known is None else known
     defined: dict[str, Value] = {}
     tensors = (*graph.constants.values(), *graph.state.values())
     for value in (*graph.inputs, *(t.value for t in tensors)):
@@ -23,7 +25,10 @@ def verify(graph: Graph) -> Graph:
         if place not in PLACES or all(v.name != name for v in graph.inputs):
             raise GraphError(f"{graph.name}: {name} in {place}: inputs are in {' or '.join(PLACES)}")
     for node in graph.nodes:
-        _check_node(graph, defined, node)
+        _check_operands(graph, defined, node)
+        if id(node) not in known:
+            _check_node(graph, node)
+            known[id(node)] = node
         for value in node.outputs:
             _define(graph, defined, value)
     for value in (*graph.outputs, *graph.updates.values()):
@@ -48,10 +53,14 @@ def _read(graph: Graph, defined: dict[str, Value], value: Value, where: str) -> 
         raise GraphError(f"{graph.name}: {where} read {value}, defined as {defined[value.name]}")
 
 
-def _check_node(graph: Graph, defined: dict[str, Value], node: Node) -> None:
+def _check_operands(graph: Graph, defined: dict[str, Value], node: Node) -> None:
     where = f"{node.op} -> {node.output.name}"
     for value in node.operands():
         _read(graph, defined, value, where)
+
+
+def _check_node(graph: Graph, node: Node) -> None:
+    where = f"{node.op} -> {node.output.name}"
     _, results = infer_node(node.op, node.inputs, node.attrs, node.source or where, len(node.outputs))
     for value, (dtype, shape) in zip(node.outputs, results, strict=True):
         if (value.dtype, value.shape) != (dtype, shape):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from trainlet.errors import GraphError
-from trainlet.ir import Graph, verify
+from trainlet.ir import Graph, Node, verify
 from trainlet.passes.eliminate import eliminate_dead
 from trainlet.passes.fold import fold_constants, fold_overlays
 from trainlet.passes.fuse import fuse
@@ -47,6 +47,7 @@ def run_passes(
     """
     if names is None:
         names = [n for n in PASSES if n not in OPTIONAL or arena_target_bytes is not None]
+    known: dict[int, Node] = {}
     for name in names:
         if name not in PASSES:
             raise GraphError(f"no pass {name!r}: there are {', '.join(PASSES)}")
@@ -55,6 +56,6 @@ def run_passes(
             run = partial(stream_rows, enough_bytes=enough_bytes)
         elif name == "recompute":
             run = partial(recompute, target_bytes=max(arena_target_bytes or 0, enough_bytes))
-        graph = verify(run(graph))
+        graph = verify(run(graph), known)
         watch(name, graph)
     return graph

@@ -22,6 +22,9 @@ def reuse_in_place(graph: Graph) -> Graph:
     for node in graph.nodes:
         if OPS[node.op].view and (x := node.input(0)) is not None:
             root[node.output.name] = root[x.name]
+    members: dict[str, list[str]] = {}
+    for name, r in root.items():
+        members.setdefault(r, []).append(name)
     for i, node in enumerate(graph.nodes):
         for v in (*node.operands(), *node.outputs):
             name = root[v.name]
@@ -32,9 +35,9 @@ def reuse_in_place(graph: Graph) -> Graph:
         if chosen is not None:
             old, new = root[node.inputs[chosen].name], node.output.name  # type: ignore[union-attr]
             end = last[new]
-            for name, r in root.items():
-                if r == new:
-                    root[name] = old
+            moved = members.pop(new)
+            members[old] += moved
+            root.update(dict.fromkeys(moved, old))
             last[old] = end
             node = replace(node, attrs=MappingProxyType({**node.attrs, "inplace": chosen}))
         nodes.append(node)

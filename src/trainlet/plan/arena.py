@@ -26,23 +26,25 @@ class Placement:
     peak_bytes: int
 
 
-def place(ranges: Sequence[LiveRange], alignment: int = ALIGNMENT) -> Placement:
+def place(ranges: Sequence[LiveRange], alignment: int = ALIGNMENT, thorough: bool = True) -> Placement:
     """The best of several greedy placements, deterministic; offsets are multiples of `alignment` bytes.
 
     Each is best fit in a fixed order of the tensors (Pisarchyk and Lee, arXiv:2001.03288): by
     decreasing size, size x lifetime, lifetime, by start, by end, and by the most bytes that are ever
     alive beside them. While none comes close to the lower bound, tensors that stick out at the top are
     moved to the front of each order and placed anew. What is still not close is then placed from both ends.
+
+    Not thorough: the best of the first orders alone, a few percent larger, in a hundredth of the time.
     """
     crowd = _crowd(ranges)
     bound = max(crowd.values(), default=0)
-    best = _from_below(ranges, crowd, bound, alignment)
+    best = _from_below(ranges, crowd, bound, alignment, ROUNDS if thorough else 1)
     close = best.peak_bytes <= bound + bound // CLOSE
-    return best if close else _from_both_ends(ranges, crowd, bound, best, alignment)
+    return best if close or not thorough else _from_both_ends(ranges, crowd, bound, best, alignment)
 
 
 def _from_below(
-    ranges: Sequence[LiveRange], crowd: Mapping[str, int], bound: int, alignment: int
+    ranges: Sequence[LiveRange], crowd: Mapping[str, int], bound: int, alignment: int, rounds: int
 ) -> Placement:
     keys: list[Callable[[LiveRange], tuple[int, ...]]] = [
         lambda r: (-r.bytes, r.start),
@@ -54,7 +56,7 @@ def _from_below(
     ]
     orders = [sorted(ranges, key=key) for key in keys]
     best: Placement | None = None
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for i, order in enumerate(orders):
             placement = _best_fit(order, alignment)
             if best is None or placement.peak_bytes < best.peak_bytes:

@@ -127,13 +127,15 @@ def plan(
     finish: Callable[[Graph], Graph] = lambda graph: graph,
     sample: str = "arena",
     arena_target_bytes: int | None = None,
+    thorough: bool = True,
 ) -> Program:
     """Order, offsets and sizes of every function; scratch(node) is what the backend's kernel needs.
 
     Functions run one at a time and share the arena. `passes`: other than all of them, in order; `finish`: the
     backend's own, after them. `alignment`: of every tensor, in bytes. `sample`: where samples are, "arena" or
     one of PLACES (Graph.placed says what that means). arena_target_bytes: activations are recomputed until
-    the arena is as small as this, where that helps.
+    the arena is as small as this, where that helps. thorough: False places tensors at once instead of well,
+    for a program that is only to run here (plan/arena.py).
     Raises BudgetError, naming what is alive at the peak, when arena + state + scratch exceed budget_bytes;
     SchemeError where samples cannot come by rows.
     """
@@ -142,7 +144,9 @@ def plan(
     state = {k: t for g in graphs.values() for k, t in g.state.items()}
     constants = {k: t for g in graphs.values() for k, t in g.constants.items()}
     offsets, state_bytes = _stack(state, alignment)
-    functions = {name: _function(graph, offsets, scratch, alignment) for name, graph in graphs.items()}
+    functions = {
+        name: _function(graph, offsets, scratch, alignment, thorough) for name, graph in graphs.items()
+    }
     sizes = {
         "flash": _flash(module, constants),
         "arena": max(f.peak_bytes for f in functions.values()),
@@ -191,10 +195,14 @@ def _stack(state: Mapping[str, Tensor], alignment: int) -> tuple[dict[str, int],
 
 
 def _function(
-    graph: Graph, state_offsets: Mapping[str, int], scratch: Callable[[Node], int], alignment: int
+    graph: Graph,
+    state_offsets: Mapping[str, int],
+    scratch: Callable[[Node], int],
+    alignment: int,
+    thorough: bool,
 ) -> Function:
     ranges = arena_ranges(graph)
-    placement = place(ranges, alignment)
+    placement = place(ranges, alignment, thorough)
     roots = storage_roots(graph)
     locations = {
         v.name: _locate(graph, roots[v.name], placement.offsets, state_offsets) for v in graph.values()

@@ -12,7 +12,7 @@ import numpy as np
 
 from trainlet.errors import BackendError, DataError
 from trainlet.ir.graph import DTYPES
-from trainlet.runtime.toolchain import FLAGS, build_flags, build_shared, check_processor
+from trainlet.runtime.toolchain import FLAGS, GENERATED, build_flags, build_shared, check_processor
 
 
 def _address(array: np.ndarray) -> ctypes.c_void_p:
@@ -37,10 +37,11 @@ class HostProgram:
             raise BackendError(f"{folder} holds no trainlet program (program.json is missing)")
         self.folder = folder
         self.manifest: dict[str, Any] = json.loads(path.read_text())
+        generated = GENERATED if flags == FLAGS else ()
         if "build" in self.manifest and flags == FLAGS:
-            flags, native = build_flags(self.manifest["build"]), False
+            flags, native, generated = build_flags(self.manifest["build"]), False, ()
         check_processor(self.manifest.get("needs", []))
-        self._library = ctypes.CDLL(str(build_shared(folder, flags, native)))
+        self._library = ctypes.CDLL(str(build_shared(folder, flags, native, generated)))
         counter = self.training_function == "accumulate"
         self._layout = _layout(self.manifest["bytes"], counter, self.manifest.get("alignment", 0))
         self._raw = np.zeros(self._layout["total"] + 64, np.uint8)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ CPU_FLAGS = (
     "-fPIC",
     "-pthread",
 )
+# Over FLAGS, for what is generated: a list of calls, in which nothing is to be gained by optimizing it.
+GENERATED = ("-O0",)
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
@@ -74,32 +79,86 @@ def check_processor(needs: Sequence[str]) -> None:
         )
 
 
-def build_shared(folder: Path, flags: Sequence[str] = FLAGS, native: bool = True) -> Path:
+def build_shared(
+    folder: Path, flags: Sequence[str] = FLAGS, native: bool = True, generated: Sequence[str] = ()
+) -> Path:
     """Shared library of the emitted sources in `folder`; built once per content, flags and compiler.
 
-    Raises BackendError with the compiler's first error.
+    generated: further flags for all but the kernels. Objects are kept one by one, so kernels are compiled
+    once for all programs. Raises BackendError with the compiler's first error.
     """
     command = compiler()
+    version = [compiler_version(tuple(command))]
     if native:
         flags = (*flags, *native_flags(command))
-    kernels = sorted((folder / "kernels").glob("*.c"))
-    headers = sorted([*folder.glob("*.h"), *(folder / "kernels").glob("*.h")])
-    sources = (*sorted(folder.glob("*.c")), *kernels)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        objects = list(pool.map(lambda source: _object(command, source, headers, folder, flags), sources))
-    key = digest([*command, *flags, *(o.name for o in objects)], [])
+        version.append(processor())
+    program = sorted(folder.glob("*.c"))
+    sources = [*program, *sorted((folder / "kernels").glob("*.c"))]
+    paths = sorted([*folder.glob("*.h"), *(folder / "kernels").glob("*.h")])
+    headers = {h.name: _Header(h, h.read_bytes()) for h in paths}
+
+    def compiled(source: Path) -> Path:
+        chosen = (*flags, *generated) if source in program else flags
+        return _object(command, version, source, headers, folder, chosen)
+
+    with ThreadPoolExecutor(free_cores()) as pool:
+        objects = list(pool.map(compiled, sources))
+    key = digest([*command, *version, *flags, *(o.name for o in objects)], [])
     library = cache_folder() / f"{key}.so"
     if not library.exists():
         publish(library, lambda out: [*command, *flags, "-shared", *map(str, objects), "-lm", "-o", out])
     return library
 
 
+@cache
+def compiler_version(command: tuple[str, ...]) -> str:
+    """What changes when the compiler does: its command, and what it says of itself."""
+    said = subprocess.run([*command, "--version"], capture_output=True, text=True)
+    return " ".join(command) + said.stdout
+
+
+@cache
+def processor() -> str:
+    """Instruction sets of this machine: a program built for one may not run on another."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(x for x in lines if x.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return f"{platform.machine()} {platform.processor()}"
+
+
+def free_cores() -> int:
+    """Cores that nobody uses, at least one: parallel trials do not start a compiler on every core each."""
+    cores = os.cpu_count() or 1
+    try:
+        return max(1, min(cores, round(cores - os.getloadavg()[0])))
+    except (AttributeError, OSError):
+        return cores
+
+
+@dataclass(frozen=True)
+class _Header:
+    path: Path
+    contents: bytes
+
+    @cached_property
+    def includes(self) -> list[str]:
+        return INCLUDE.findall(self.contents.decode())
+
+
 def _object(
-    command: Sequence[str], source: Path, headers: Sequence[Path], folder: Path, flags: Sequence[str]
+    command: Sequence[str],
+    version: Sequence[str],
+    source: Path,
+    headers: Mapping[str, _Header],
+    folder: Path,
+    flags: Sequence[str],
 ) -> Path:
-    near = _included(source, {h.name: h for h in headers})
+    text = source.read_bytes()
+    near = _included(text.decode(), headers)
     data = source.with_suffix(".bin")  # what the source includes as bytes
-    key = digest([*command, *flags, source.name], [source, *near, *([data] if data.exists() else [])])
+    parts = [text, *(h.contents for h in near), *([data.read_bytes()] if data.exists() else [])]
+    key = digest([*command, *version, *flags, source.name], parts)
     result = cache_folder() / f"{key}.o"
     if not result.exists():
         include = ["-I", str(folder / "kernels"), "-I", str(folder)]
@@ -108,15 +167,15 @@ def _object(
     return result
 
 
-def _included(source: Path, headers: Mapping[str, Path]) -> list[Path]:
+def _included(source: str, headers: Mapping[str, _Header]) -> list[_Header]:
     """The headers among `headers` that a source includes, directly or not."""
     found: dict[str, None] = {}
-    queue = [source]
+    queue = INCLUDE.findall(source)
     while queue:
-        for name in INCLUDE.findall(queue.pop().read_text()):
-            if name in headers and name not in found:
-                found[name] = None
-                queue.append(headers[name])
+        name = queue.pop()
+        if name in headers and name not in found:
+            found[name] = None
+            queue += headers[name].includes
     return [headers[name] for name in sorted(found)]
 
 
@@ -134,10 +193,10 @@ def publish(target: Path, command: object) -> None:
     Path(temporary).replace(target)
 
 
-def digest(words: Sequence[str], files: Sequence[Path]) -> str:
+def digest(words: Sequence[str], parts: Sequence[bytes]) -> str:
     state = hashlib.sha256("\0".join(words).encode())
-    for file in files:
-        state.update(file.read_bytes())
+    for part in parts:
+        state.update(part)
     return state.hexdigest()[:32]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainlet.backends.c99.data import flash_tensors
+from trainlet.backends.c99.data import embedding_source, flash_tensors
 from trainlet.backends.c99.emit import INCLUDES, KERNEL_FOLDER, describe, origin_of
 from trainlet.backends.c99.entry import entry_points
 from trainlet.backends.c99.header import header, plan_table
@@ -132,7 +132,7 @@ def write_program(
     files = {
         f"{name}.h": header(program, ALIGNMENT),
         f"{name}.c": _source(program, name, written, to),
-        f"{name}_weights.c": _weights_source(name),
+        f"{name}_weights.c": embedding_source(f"{name}_weights", ALIGNMENT),
         "program.json": json.dumps(facts, indent=1) + "\n",
     }
     try:
@@ -280,24 +280,6 @@ def _source(program: Program, name: str, written: _Written, to: Target) -> str:
         *entry_points(program, name),
     ]
     return "\n".join(parts) + "\n"
-
-
-def _weights_source(name: str) -> str:
-    """The file of bytes as a constant: large arrays as C text would take minutes to compile."""
-    return f"""/* Constants of {name}. TL_WEIGHTS_FILE: where the .bin is, if not in the compiler's folder. */
-#ifndef TL_WEIGHTS_FILE
-#define TL_WEIGHTS_FILE "{name}_weights.bin"
-#endif
-#if defined(__APPLE__)
-#define SECTION ".const_data"
-#define SYMBOL "_{name}_weights"
-#else
-#define SECTION ".section .rodata"
-#define SYMBOL "{name}_weights"
-#endif
-__asm__(SECTION "\\n.balign {ALIGNMENT}\\n.globl " SYMBOL "\\n" SYMBOL ":\\n"
-        ".incbin \\"" TL_WEIGHTS_FILE "\\"\\n.text\\n");
-"""
 
 
 __all__ = ["padded", "plan_program", "write_program"]
