@@ -35,17 +35,19 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def subset(task: Task, step: int) -> list[Trial]:
-    """Every `step`-th bias count, and every `step`-th weight, whole and one eighth of it, over its base."""
+    """Of the last half of the network every `step`-th bias count, and every `step`-th weight, whole and an
+    eighth of it.
+    """
     body = [x for x in layer_infos(task.graph) if x.conv_index is not None]
-    depth, base = len(body), len(body) // 2
-    biases = [Trial(k) for k in range(2, base + 1, step)]
+    half = len(body) // 2
+    biases = [Trial(k) for k in range(2, half + 1, step)]
     weights = [
-        Trial(base, x.weight, share)
-        for x in body[depth - base :: step]
+        Trial(0, x.weight, share)
+        for x in body[len(body) - half :: step]
         for share in (1.0, 0.125)
         if x.channels >= 8
     ]
-    return [*biases, Trial(base), *weights]
+    return [*biases, *weights]
 
 
 def naive(task: Task, trials: Sequence[Trial], lr: float, steps: int) -> tuple[float, float]:

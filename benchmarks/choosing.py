@@ -5,10 +5,13 @@
     python -m benchmarks.choosing --data caltech101 --confirm 6   # what the comparing step takes there
 
 At the analytic budget of each published scheme of mcunet-5fps (49, 99 and 148 KB) the search is given the
-same budget, and both are trained in the same way: examples/image_adaptation.py's rule for the rate on a
-validation part of the training images, then all training images, then the test images, which the search never
-saw. `last:K` is the largest K that fits the RAM of the found scheme, or K = 1 where none does. Every finished
-run is a line of runs/choosing.jsonl; schemes are files in runs/schemes.
+same budget, for fixed channels (rule norm) and for channels that are redrawn every epoch. As in `trainlet
+search`, what comes of several readings of the measured gains is trained, and the best on validation images is
+what was found. It and the others are then trained in the same way. Of cifar10 the first 3,000 training images
+are trained on; the rate of each scheme is the best of three a factor of two apart (or beyond an end that is
+best) on the other 3,000, after as many epochs (caltech101: on 20% of each class). The test images are seen
+once, by three seeds at that rate. `last:K` is the largest K that fits the RAM of the found scheme, or K = 1
+where none does. Every finished run is a line of runs/choosing.jsonl; schemes are files in runs/schemes.
 """
 
 from __future__ import annotations
@@ -16,9 +19,12 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+
+import numpy as np
 
 from examples.image_adaptation import (
     DATA,
@@ -27,53 +33,113 @@ from examples.image_adaptation import (
     Log,
     Row,
     describe,
-    finish,
     load_images,
     model_path,
     next_rate,
     rates_tried,
+    rows_of,
+    run_at,
     shared,
+    trainer_of,
+    validation_split,
     write_document,
 )
 from trainlet import api
-from trainlet.choose.contribution import read
+from trainlet.choose.contribution import Contributions, read
 from trainlet.choose.gains import measured_gains
 from trainlet.choose.memory import MemoryModel
+from trainlet.choose.request import channel_order, readings
 from trainlet.choose.search import Options, Searcher
-from trainlet.choose.space import space
+from trainlet.choose.space import Choice, space
 from trainlet.data import Dataset
 from trainlet.runtime.toolchain import cache_folder
 from trainlet.scheme import analytic_bits, resolve_scheme
 
 MODEL, MASTER = "mcunet-5fps", "nearest"
 SIZES = ("49kb", "99kb", "148kb")
+RULES = ("norm", "redraw")
 SCHEMES = ROOT / "runs" / "schemes"
 
 
 def searcher(data: str, analysis: Path, rule: str) -> Searcher:
     """The gains and the memory model of MODEL on a task, as `trainlet search` has them."""
-    from trainlet.choose.request import channel_order
-
     graph = api.load(model_path(MODEL))
     found = read(analysis, graph, api.load_dataset(graph, shared() / DATA[data]))
     settings = api.Settings("head", MASTER, classes=api.classes_of(load_images(data, MODEL)))
     network, _ = api.prepare(graph, settings)
     places = space(network)
-    memory = MemoryModel(places, replace(settings, classes=None), True, cache_folder())
-    return Searcher(places, measured_gains(found, places), memory, indices=channel_order(found, rule))
+    redraw = rule == "redraw"
+    memory = MemoryModel(places, replace(settings, classes=None), True, cache_folder(), redraw)
+    gains = measured_gains(found, places, redraw=redraw)
+    return Searcher(places, gains, memory, indices=channel_order(found, rule), redraw=redraw)
 
 
-def found_scheme(finder: Searcher, data: str, size: str, rule: str) -> Path:
-    """The file of the scheme found at a published scheme's analytic price."""
+def validation(data: str) -> Dataset:
+    """What rates are chosen on: as many images to fit as in the test runs, where there are enough of them."""
+    whole, used = (
+        api.load_dataset(api.load(model_path(MODEL)), shared() / DATA[data]),
+        load_images(data, MODEL),
+    )
+    count = len(used.x_train)
+    if len(whole.x_train) < 2 * count:
+        return validation_split(data, MODEL)
+    rest = np.arange(count, len(whole.x_train))
+    return replace(used, x_test=rows_of(whole.x_train, rest), y_test=whole.y_train[rest])
+
+
+def finish(row: Row, path: Path) -> dict:
+    """Choose the rate of a scheme with the first seed, train with it, test; but for what is logged."""
+    log, first, trainer = Log(path), replace(row, seed=0), None
+    while (lr := next_rate(first, log)) is not None:
+        trainer = trainer or trainer_of(first, validation(row.data))
+        log.append(first, "validation", lr, run_at(trainer, lr, row.epochs))
+    lr = rates_tried(first, log)[0]
+    if found := log.find(row, "test", lr):
+        return found
+    return log.append(row, "test", lr, run_at(trainer_of(row, load_images(row.data, MODEL)), lr, row.epochs))
+
+
+def proposals(finder: Searcher, found: Contributions, data: str, size: str, rule: str) -> list[Path]:
+    """Files of the schemes proposed at a published scheme's analytic price, each once."""
     published = resolve_scheme(f"{MODEL}:{size}", finder.space.graph)
     budget = -(-finder.space.analytic_bits(finder.space.choice(published)) // 8)
-    path = SCHEMES / f"{data}-{size}-{rule}.json"
-    if not path.exists():
-        result = finder.search(budget, Options(cost="analytic"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(finder.scheme(result.choice, path.stem).to_json())
-        finder.memory.save()
-    return path
+    SCHEMES.mkdir(parents=True, exist_ok=True)
+    paths: dict[Choice, Path] = {}
+    for name, gains in {"proposed": finder.gains, **readings(finder, found)}.items():
+        choice = replace(finder, gains=gains).search(budget, Options(cost="analytic")).choice
+        path = SCHEMES / f"{data}-{size}-{rule}-{name.replace(' ', '-')}.json"
+        if paths.setdefault(choice, path) == path and not path.exists():
+            path.write_text(finder.scheme(choice, path.stem).to_json())
+    finder.memory.save()
+    return list(paths.values())
+
+
+def compared(row: Row, path: Path) -> dict:
+    """The validation run of a proposal at the middle rate, from the log where it is there."""
+    log = Log(path)
+    if found := log.find(row, "validation", row.middle_rate):
+        return found
+    run = run_at(trainer_of(row, validation(row.data)), row.middle_rate, row.epochs)
+    return log.append(row, "validation", row.middle_rate, run)
+
+
+def found_schemes(data: str, analysis: Path, batch: int, path: Path, pool: ProcessPoolExecutor) -> list[str]:
+    """For each size the proposal of best validation accuracy, of either rule."""
+    graph = api.load(model_path(MODEL))
+    contributions = read(analysis, graph, api.load_dataset(graph, shared() / DATA[data]))
+    finders = {rule: searcher(data, analysis, rule) for rule in RULES}
+    chosen = []
+    for size in SIZES:
+        files = [
+            f for rule, finder in finders.items() for f in proposals(finder, contributions, data, size, rule)
+        ]
+        rows = [Row(data, MODEL, str(f), MASTER, batch, EPOCHS[data]) for f in files]
+        results = list(pool.map(compared, rows, [path] * len(rows)))
+        for record in results:
+            print("proposed:", describe(record), flush=True)
+        best = max(results, key=lambda r: (r["loss"] is not None, r["accuracy"]))
+        chosen.append(best["scheme"])
+    return chosen
 
 
 def ram_bytes(finder: Searcher, scheme: str) -> int:
@@ -86,14 +152,24 @@ def last_of_equal_memory(finder: Searcher, budget: int) -> str:
     return f"last:{max(fitting, default=1)}"
 
 
-def rows_for(finder: Searcher, data: str, rule: str, batch: int, seeds: Sequence[int]) -> list[list[Row]]:
-    """The schemes to compare, smallest first within each budget; the runs of each."""
-    names = ["head", "bias-only:22"]
-    for size in SIZES:
-        ours = found_scheme(finder, data, size, rule)
-        names += [last_of_equal_memory(finder, ram_bytes(finder, str(ours))), f"{MODEL}:{size}", str(ours)]
+def names_of(data: str, analysis: Path, batch: int, path: Path, pool: ProcessPoolExecutor) -> list[str]:
+    """The schemes to compare."""
+    names, finder = ["head", "bias-only:22"], searcher(data, analysis, "norm")
+    for size, ours in zip(SIZES, found_schemes(data, analysis, batch, path, pool), strict=True):
+        names += [f"{MODEL}:{size}", ours, last_of_equal_memory(finder, planned_ram_bytes(ours))]
+    return names
+
+
+def planned_ram_bytes(scheme: str) -> int:
+    settings = api.Settings(scheme, MASTER, classes=10)
+    return api.plan(model_path(MODEL), settings, for_board=True).ram_bytes
+
+
+def runs_of(names: Sequence[str], data: str, batch: int, seeds: Sequence[int]) -> list[Row]:
+    """First one seed of every scheme, which chooses its rate, then the others."""
     return [
-        [Row(data, MODEL, name, MASTER, batch, EPOCHS[data], seed) for seed in seeds]
+        Row(data, MODEL, name, MASTER, batch, EPOCHS[data], seed)
+        for seed in seeds
         for name in dict.fromkeys(names)
     ]
 
@@ -171,7 +247,8 @@ def main() -> None:
         "--confirm", type=int, metavar="EPOCHS", help="only compare named schemes, as search does"
     )
     parser.add_argument("--data", default="cifar10", choices=sorted(EPOCHS))
-    parser.add_argument("--rule", default="norm", choices=("norm", "fisher"))
+    parser.add_argument("--only", nargs="*", help="only these schemes: names, or files")
+    parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--render", action="store_true", help="no runs; the table of what is done")
@@ -182,13 +259,14 @@ def main() -> None:
         return confirm_named(args.data, args.confirm)
     log = Log(args.log)
     if not args.render:
-        if args.analysis is None:
+        if args.analysis is None and not args.only:
             parser.error("name the --analysis")
-        finder = searcher(args.data, args.analysis, args.rule)
-        rows = rows_for(finder, args.data, args.rule, args.batch, range(args.seeds))
-        for seed in range(args.seeds):
-            for runs in rows:
-                print(describe(done(runs[seed], log) or finish(runs[seed], args.log)), flush=True)
+        with ProcessPoolExecutor(args.jobs) as pool:
+            names = args.only or names_of(args.data, args.analysis, args.batch, args.log, pool)
+            for seed in range(args.seeds):
+                rows = runs_of(names, args.data, args.batch, [seed])
+                for record in pool.map(finish, rows, [args.log] * len(rows)):
+                    print(describe(record), flush=True)
     text = "\n".join(table(rows_in(log, args.data, args.batch), log))
     print(text)
     if args.document is not None:

@@ -1,15 +1,12 @@
-"""Speed of the CPU backend's kernels: products beside OpenBLAS, and where the time of a training step goes.
+"""Speed of the CPU backend's products beside OpenBLAS: `python -m benchmarks.cpu_kernels`.
 
-    python -m benchmarks.cpu_kernels [--workload w1] [--batch 1] [--scheme full] [--threads 1] [--rounds 50]
-
-Times are the least processor time of the calling thread, so that other load disturbs little; with more than
-one thread a step's time includes the wait for the others. OpenBLAS (PyPI scipy-openblas32) is left out loudly
-where it is not installed. GFLOP/s of Winograd's convolutions count the products of the direct sum.
+Times are the least processor time of the calling thread, so that other load disturbs little. OpenBLAS (PyPI
+scipy-openblas32) is left out loudly where it is not installed. benchmarks/cpu_profile.py says where the time
+of a training step goes.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import shutil
 import tempfile
@@ -21,14 +18,10 @@ import numpy as np
 
 import trainlet
 from benchmarks.tables import markdown
-from trainlet.backends.cpu import native_isa, plan_program, write_program
+from trainlet.backends.cpu import native_isa
 from trainlet.backends.cpu.sources import kernel_files
 from trainlet.backends.cpu.target import ISAS
 from trainlet.backends.cpu.weights import panels
-from trainlet.ir import Node
-from trainlet.ir.ops import OPS
-from trainlet.plan.program import Program
-from trainlet.runtime.profile import Profile, first_step
 from trainlet.runtime.toolchain import build_flags, build_shared
 
 # (rows, depth, columns): patches of ResNet-18, points of its Winograd tiles, 1x1 layers of the MobileNets.
@@ -126,65 +119,5 @@ def products() -> str:
     return markdown(["rows x depth x columns", "own", *(["OpenBLAS"] if blas else [])], rows)
 
 
-def step_times(program: Program, threads: int, rounds: int) -> list[tuple[Node, float]]:
-    """Least microseconds of every step of the training function."""
-    with tempfile.TemporaryDirectory() as name:
-        write_program(program, Path(name), threads)
-        profile = Profile(program, Path(name))
-    profile.run(rounds)
-    least, first = profile.least_us(), first_step(program)
-    return [(node, float(least[first + i])) for i, node in enumerate(program.main.graph.nodes)]
-
-
-def _kind(node: Node) -> str:
-    """Op, and the window of a convolution."""
-    if not node.op.startswith("Conv"):
-        return node.op
-    if "kernel" in node.attrs:
-        size, depthwise = tuple(node.attrs["kernel"]), bool(node.attrs["depthwise"])
-    else:
-        shape = node.inputs[1].shape  # type: ignore[union-attr]
-        size, depthwise = shape[1:-1], shape[-1] == 1 and node.attrs["groups"] > 1
-    return f"{node.op} {'depthwise ' * depthwise}{'x'.join(map(str, size))}"
-
-
-def steps(times: list[tuple[Node, float]]) -> str:
-    """Time by kind of step, largest first; a fused step stands where it began."""
-    total, kinds = sum(us for _, us in times), {}
-    for node, us in times:
-        count, spent, macs = kinds.get(_kind(node), (0, 0.0, 0))
-        kinds[_kind(node)] = (count + (us > 0), spent + us, macs + OPS[node.op].macs(node))
-    rows = [
-        [kind, count, f"{us:.0f}", f"{100 * us / total:.1f}", f"{2e-3 * macs / us:.1f}" if macs else ""]
-        for kind, (count, us, macs) in sorted(kinds.items(), key=lambda item: -item[1][1])
-        if us > 0
-    ]
-    rows.append(["all", sum(us > 0 for _, us in times), f"{total:.0f}", "100", ""])
-    return markdown(["step", "count", "us", "%", "GFLOP/s"], rows)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu_kernels")
-    parser.add_argument("--workload", default="w1", help="w1, w2 or resnet50; none: products alone")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--scheme", default="full", choices=("full", "sparse"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=50)
-    args = parser.parse_args()
-    print(f"# Products, one thread, {native_isa()}, GFLOP/s\n\n{products()}\n", flush=True)
-    if args.workload == "none":
-        return
-    from benchmarks.torch_models import WORKLOADS
-    from trainlet.api import Settings, derive
-    from trainlet.frontends.torch import from_module
-
-    workload = WORKLOADS[args.workload]
-    graph = from_module(workload.module(0), workload.example())
-    scheme = "full" if args.scheme == "full" else workload.sparse(graph)
-    program = plan_program(derive(graph, Settings(batch=args.batch, scheme=scheme)), args.threads)
-    print(f"# Steps of {args.workload}, batch {args.batch}, {args.scheme}, {args.threads} threads\n")
-    print(steps(step_times(program, args.threads, args.rounds)))
-
-
 if __name__ == "__main__":
-    main()
+    print(f"# Products, one thread, {native_isa()}, GFLOP/s\n\n{products()}")

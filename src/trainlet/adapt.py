@@ -21,14 +21,18 @@ def adapted(graph: Graph, parameters: tuple[Parameter, ...], state: Mapping[str,
     for p in parameters:
         old = constants[p.name]
         values = _as_stored(state[p.tensors["w"].value.name], old)
-        if p.channels is None:
+        channels = p.channels
+        if channels is None:
             data = values
         else:
             data = old.data.copy()
+            if p.redrawn:
+                data = np.array(state[p.tensors["base"].value.name], data.dtype).reshape(data.shape)
+                channels = tuple(map(int, state[p.tensors["channels"].value.name]))
             if p.layer.depthwise:
-                data[list(p.channels)] = values
+                data[list(channels)] = values
             else:
-                data[..., list(p.channels)] = values
+                data[..., list(channels)] = values
         constants[p.name] = Tensor(old.value, data)
     return replace(graph, constants=constants)
 

@@ -20,7 +20,7 @@ from trainlet.choose.contribution import Contributions
 from trainlet.choose.space import Choice, Space
 
 Objective = Callable[[Choice], float]
-HEADROOM = 1.25  # of the largest gain of any one piece: what all of them can reach together
+HEADROOM = 2.0  # times the largest gain of any one piece: what all of them can reach together
 NEARLY = 0.999  # of the ceiling: no piece counts for more
 
 
@@ -46,12 +46,25 @@ class Gains:
         return total if self.ceiling is None else self.ceiling * -float(np.expm1(-total))
 
 
-def measured_gains(found: Contributions, space: Space, caution: float = 0.0) -> Gains:
+MEASURED = -1.0  # the ceiling that an analysis suggests
+
+
+def measured_gains(
+    found: Contributions,
+    space: Space,
+    caution: float = 0.0,
+    ceiling: float | None = MEASURED,
+    redraw: bool = False,
+) -> Gains:
     """The gains of an analysis; caution: how many standard errors of each are taken off (never below 0).
 
-    With caution a gain that was not told from nothing counts as nothing, and the search trains less.
+    With caution a gain that was not told from nothing counts as nothing, and the search trains less. ceiling
+    None: plain sums (arXiv:2206.15472). redraw: channels are drawn anew every epoch, so all of them learn,
+    each for a share of the time; that is taken to be worth the geometric mean of what the share and the whole
+    are worth (an assumption, which the comparing trainings check).
     """
-    n, ceiling = len(space.body), ceiling_of(found)
+    n = len(space.body)
+    ceiling = ceiling_of(found) if ceiling == MEASURED else ceiling
     biases = np.array([found.bias_gain(k) for k in range(n + 1)])
     for k in range(1, n + 1):
         if caution and k in found.biases:
@@ -60,7 +73,12 @@ def measured_gains(found: Contributions, space: Space, caution: float = 0.0) -> 
 
     def weight(layer: int, count: int) -> float:
         if (layer, count) not in known:
-            known[layer, count] = _units(_weight_gain(found, space, layer, count, caution), ceiling)
+            gain = _weight_gain(found, space, layer, count, caution)
+            whole = space.body[layer].channels
+            if redraw and count < whole and not space.body[layer].depthwise:
+                all_ = _weight_gain(found, space, layer, whole, caution)
+                gain = max(gain, float(np.sqrt(max(gain, 0.0) * max(all_, 0.0))))
+            known[layer, count] = _units(gain, ceiling)
         return known[layer, count]
 
     return Gains(np.array([_units(g, ceiling) for g in biases]), weight, ceiling)
@@ -72,7 +90,9 @@ def ceiling_of(found: Contributions) -> float:
     return float(min(max(HEADROOM * largest, 1e-3), max(1 - found.head_accuracy.gain, 1e-3)))
 
 
-def _units(gain: float, ceiling: float) -> float:
+def _units(gain: float, ceiling: float | None) -> float:
+    if ceiling is None:
+        return gain
     return -float(np.log1p(-min(gain / ceiling, NEARLY)))
 
 

@@ -102,9 +102,16 @@ class Halving:
         scale = self.scale()
         result: dict[Trial, Estimate] = {}
         for rung in self._epochs():
-            found = {t: estimate(d, scale) for t, d in self.differences(rung, trials).items()}
+            found = self._at_rung(rung, trials, scale)
             result = carry(result, found) if result else found
         return result
+
+    def _at_rung(
+        self, rung: int, trials: Sequence[Trial], scale: Scale | None = None
+    ) -> dict[Trial, Estimate]:
+        """Gains after a rung's epochs, of the trials that have reached it."""
+        scale = scale or self.scale()
+        return {t: estimate(d, scale) for t, d in self.differences(rung, trials).items()}
 
     # ------------------------------------------------------------------ rounds
 
@@ -156,16 +163,17 @@ class Halving:
 
     def biases(self) -> list[Trial]:
         """Counts of biases from the last on, as deep as `depth` says, or else in groups of an eighth of the
-        network, until none of a group gains more than the best before it. What lies deeper is not looked
-        at."""
+        network, until none of a group gains more than a standard error over the best before it. What lies
+        deeper is not looked at."""
         trials: list[Trial] = []
         group = max(4, math.ceil(self.depth / 8))
         deepest = min(self.s.depth or self.depth, self.depth)
         while len(trials) < deepest:
             more = [Trial(k) for k in range(len(trials) + 1, min(len(trials) + group, deepest) + 1)]
             self.go("biases", [Trial(), *more], 0)
-            gains = self.gains([*trials, *more])
-            rises = not trials or max(gains[t].gain for t in more) > max(gains[t].gain for t in trials)
+            gains = self._at_rung(0, [*trials, *more])
+            best = max((gains[t] for t in more), key=lambda e: e.gain)
+            rises = not trials or _above(best, max((gains[t] for t in trials), key=lambda e: e.gain))
             trials += more
             if self.s.depth is None and not rises:
                 break
@@ -231,6 +239,11 @@ class Halving:
                         at * e.gain, min(at * e.low, e.low), max(at * e.high, e.high), 0, e.epochs
                     )
         return dict(sorted(found.items(), key=lambda item: item[0]))
+
+
+def _above(e: Estimate, other: Estimate) -> bool:
+    """Whether a gain is larger by more than its standard error: the best of several is high by chance."""
+    return e.gain > other.gain + e.deviation
 
 
 def partial(x: LayerInfo, share: float) -> bool:

@@ -30,9 +30,14 @@ class MemoryModel:
     """
 
     def __init__(
-        self, space: Space, settings: api.Settings, for_board: bool, cache: Path | None = None
+        self,
+        space: Space,
+        settings: api.Settings,
+        for_board: bool,
+        cache: Path | None = None,
+        redraw: bool = False,
     ) -> None:
-        self.space, self.settings, self.for_board = space, settings, for_board
+        self.space, self.settings, self.for_board, self.redraw = space, settings, for_board, redraw
         self._cache = None if cache is None else cache / f"probes-{self._key()}.json"
         self._stored: dict[str, dict] = _read(self._cache)
         self._profiles: dict[Choice, Profile] = {}
@@ -100,9 +105,12 @@ class MemoryModel:
         return self._fixed_state + self._bias_state[biases]
 
     def weight_state(self, layer: int, count: int) -> int:
-        """State bytes of `count` channels of a weight."""
-        unit = self._weight_state[layer]
-        return state_bytes([size * count for size in unit])
+        """State bytes of `count` channels of a weight; where they are redrawn, of the whole weight and of
+        their table beside them.
+        """
+        unit, x = self._weight_state[layer], self.space.body[layer]
+        beside = [x.weight.bytes, 2 * count] if self.redraw and count < x.channels and not x.depthwise else []
+        return state_bytes([*(size * count for size in unit), *beside])
 
     def profile(self, choice: Choice) -> Profile:
         """The probed plan of a choice, kept."""

@@ -36,7 +36,8 @@ class Request:
     """What is asked for. budget_bytes: of RAM, or of the published price with cost "analytic".
 
     confirm_epochs: of the trainings that compare candidates on validation samples; 0: the solver's proposal
-    is taken as it is. rule: which channels of a weight, "norm" or "fisher".
+    is taken as it is. rule: which channels of a weight, "norm", "fisher" or "redraw": others
+    in every epoch.
     """
 
     budget_bytes: int
@@ -98,7 +99,8 @@ def search(
     finder.check_budget(request.budget_bytes, request.options.cost)
     with clock("analysis"):
         found = _analysis(graph, data, settings, analysis, say)
-    finder.gains, finder.indices = measured_gains(found, finder.space), channel_order(found, request.rule)
+    finder.gains = measured_gains(found, finder.space, redraw=finder.redraw)
+    finder.indices = channel_order(found, request.rule)
     if request.max_step_ms is not None:
         finder.others.append(StepTime.calibrated(finder, request.board, request.max_step_ms))
     say("probing the planner")
@@ -159,16 +161,18 @@ def _searcher(graph: Graph, data: Dataset, settings: api.Settings, request: Requ
     fitted = api.fit_settings(graph, data, settings)
     network, _ = api.prepare(graph, replace(fitted, scheme="head"))
     places, plain = space(network), replace(fitted, classes=None, scheme="head", budget_bytes=None)
-    memory = MemoryModel(places, plain, request.board is not None, cache_folder())
-    return Searcher(places, Gains(np.zeros(len(places.body) + 1), lambda layer, count: 0.0), memory)
+    redraw = request.rule == "redraw"
+    memory = MemoryModel(places, plain, request.board is not None, cache_folder(), redraw)
+    nothing = Gains(np.zeros(len(places.body) + 1), lambda layer, count: 0.0)
+    return Searcher(places, nothing, memory, redraw=redraw)
 
 
 def channel_order(found: Contributions, rule: str) -> Mapping[str, Sequence[int]] | None:
     """Channels of each weight in the order in which a rule takes them; None: the scheme's own rule, norm."""
-    if rule == "norm":
+    if rule in ("norm", "redraw"):
         return None
     if rule != "fisher":
-        raise SchemeError(f"channel rule {rule!r} is none of norm, fisher")
+        raise SchemeError(f"channel rule {rule!r} is none of norm, fisher, redraw")
     return {name: (-values).argsort(kind="stable").tolist() for name, values in found.fisher.items()}
 
 
@@ -206,8 +210,8 @@ def _confirmed_line(c: Confirmed) -> str:
 def candidates_for(
     finder: Searcher, request: Request, proposal: Found, found: Contributions
 ) -> list[Candidate]:
-    """The proposal, the head alone, the best number of biases alone, and smaller or more cautious
-    proposals.
+    """The proposal, the head alone, the best number of biases alone, proposals by other readings of the same
+    gains and smaller ones.
     """
     options, budget, kind = request.options, request.budget_bytes, request.options.cost
     least = finder.cost(finder.space.nothing, kind)
@@ -223,8 +227,8 @@ def candidates_for(
         choices[f"proposed at {part:.0%}"] = finder.search(
             int(least + part * (budget - least)), smaller
         ).choice
-    cautious = replace(finder, gains=measured_gains(found, finder.space, CAUTION))
-    choices["cautious"] = cautious.search(budget, replace(options, refine=False)).choice
+    for name, gains in readings(finder, found).items():
+        choices[name] = replace(finder, gains=gains).search(budget, replace(options, refine=False)).choice
     unique: dict[Choice, str] = {}
     for name, choice in choices.items():
         unique.setdefault(choice, name)
@@ -232,6 +236,21 @@ def candidates_for(
         Candidate(name, finder.scheme(choice, name), finder.plan(choice).ram_bytes)
         for choice, name in unique.items()
     ]
+
+
+def readings(finder: Searcher, found: Contributions) -> dict[str, Gains]:
+    """Other ways to add up the same measured gains, each of which may be nearer the truth."""
+    plain = measured_gains(found, finder.space, ceiling=None, redraw=finder.redraw)
+    return {
+        "without biases": _without_biases(finder.gains),
+        "plain sums": plain,
+        "plain sums without biases": _without_biases(plain),
+        "cautious": measured_gains(found, finder.space, CAUTION, redraw=finder.redraw),
+    }
+
+
+def _without_biases(gains: Gains) -> Gains:
+    return replace(gains, biases=np.zeros_like(gains.biases))
 
 
 def _front(

@@ -69,6 +69,7 @@ class Searcher:
     memory: MemoryModel
     others: list[Limit] = field(default_factory=list)  # limits beside memory, such as time
     indices: Mapping[str, Sequence[int]] | None = None
+    redraw: bool = False  # channels of dense weights are drawn anew every epoch
     objective: Objective | None = None
     _plans: dict[Choice, Program] = field(default_factory=dict)
 
@@ -80,7 +81,7 @@ class Searcher:
         return self._plans[choice]
 
     def scheme(self, choice: Choice, name: str = "chosen") -> Any:
-        return self.space.scheme(choice, name, self.indices)
+        return self.space.scheme(choice, name, self.indices, self.redraw)
 
     def cost(self, choice: Choice, kind: str) -> int:
         """Bytes that count against a budget of this kind, exact."""

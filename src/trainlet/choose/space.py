@@ -50,14 +50,22 @@ class Space:
         return tuple(sorted({c for s in shares if (c := self.count(layer, s))}))
 
     def scheme(
-        self, choice: Choice, name: str, indices: Mapping[str, Sequence[int]] | None = None
+        self,
+        choice: Choice,
+        name: str,
+        indices: Mapping[str, Sequence[int]] | None = None,
+        redraw: bool = False,
     ) -> UpdateScheme:
-        """The scheme of a choice. indices: by weight, its channels in the order in which they are taken."""
+        """The scheme of a choice. indices: by weight, its channels in the order in which they are taken.
+        redraw: of dense weights that are trained in part, other channels every epoch.
+        """
         n = len(self.body)
         weights = {}
         for layer, count in zip(self.body, choice.counts, strict=True):
             if count == layer.channels:
                 weights[layer.weight.name] = Channels(share=1.0)
+            elif count and redraw and not layer.depthwise:
+                weights[layer.weight.name] = Channels(count=count, redraw=True)
             elif count and indices and layer.weight.name in indices:
                 chosen = tuple(sorted(indices[layer.weight.name][:count]))
                 weights[layer.weight.name] = Channels(indices=chosen)

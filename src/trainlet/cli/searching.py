@@ -35,6 +35,7 @@ class Rule(StrEnum):
 
     norm = "norm"
     fisher = "fisher"
+    redraw = "redraw"
 
 
 def search(
@@ -57,7 +58,9 @@ def search(
     cost: Annotated[
         Cost, typer.Option(help="RAM as planned, or the price of the publication.")
     ] = Cost.planned,
-    rule: Annotated[Rule, typer.Option(help="Channels of largest norm, or Fisher information.")] = Rule.norm,
+    rule: Annotated[
+        Rule, typer.Option(help="Channels of largest norm, Fisher information, or others in every epoch.")
+    ] = Rule.norm,
     board: Annotated[
         str | None, typer.Option(help="Plan for this board's kernels; times are its own.")
     ] = None,

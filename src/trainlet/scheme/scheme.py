@@ -17,12 +17,16 @@ RULES = ("norm", "fisher")
 
 @dataclass(frozen=True)
 class Channels:
-    """Which channels of a weight are trained: a share in (0, 1], a count, or explicit indices."""
+    """Which channels of a weight are trained: a share in (0, 1], a count, or explicit indices.
+
+    redraw: others in every epoch, drawn from the seed (train/redraw.py); no rule then.
+    """
 
     share: float | None = None
     count: int | None = None
     indices: tuple[int, ...] | None = None
     rule: str = "norm"
+    redraw: bool = False
 
     @property
     def whole(self) -> bool:
@@ -56,11 +60,15 @@ class UpdateScheme:
 
 @dataclass(frozen=True)
 class Selection:
-    """A scheme resolved against a graph: weight name -> trained channels (None: whole), bias names."""
+    """A scheme resolved against a graph: weight name -> trained channels (None: whole), bias names.
+
+    redrawn: weights of which other channels are trained in every epoch; of these only the number counts.
+    """
 
     name: str
     weights: Mapping[str, tuple[int, ...] | None]
     biases: frozenset[str]
+    redrawn: frozenset[str] = frozenset()
 
 
 def _channels_to_json(c: Channels) -> Any:
@@ -68,7 +76,8 @@ def _channels_to_json(c: Channels) -> Any:
         return "all"
     if c.indices is not None:
         return {"indices": list(c.indices)}
-    return {"share": c.share, "rule": c.rule} if c.share is not None else {"count": c.count, "rule": c.rule}
+    how: dict[str, Any] = {"redraw": True} if c.redraw else {"rule": c.rule}
+    return {"share": c.share, **how} if c.share is not None else {"count": c.count, **how}
 
 
 def read_scheme(path: Path) -> UpdateScheme:
@@ -103,7 +112,7 @@ def _fisher_from_json(path: Path, raw: Any) -> dict[str, tuple[float, ...]]:
 def _channels_from_json(where: str, entry: Any) -> Channels:
     if entry == "all":
         return Channels(share=1.0)
-    if not isinstance(entry, dict) or not set(entry) <= {"share", "count", "indices", "rule"}:
+    if not isinstance(entry, dict) or not set(entry) <= {"share", "count", "indices", "rule", "redraw"}:
         raise SchemeError(
             f'{where}: expected "all", {{"share"}}, {{"count"}} or {{"indices"}}, got {entry!r}'
         )
@@ -116,7 +125,13 @@ def _channels_from_json(where: str, entry: Any) -> Channels:
     if given[0] == "indices" and not all(type(i) is int for i in entry["indices"]):  # True is an int, too
         raise SchemeError(f"{where}: channel indices must be integers")
     indices = tuple(entry["indices"]) if given[0] == "indices" else None
-    return Channels(entry.get("share"), entry.get("count"), indices, entry.get("rule", "norm"))
+    redraw = entry.get("redraw", False)
+    if not isinstance(redraw, bool) or (redraw and (indices is not None or "rule" in entry)):
+        raise SchemeError(
+            f'{where}: "redraw" is true or false, and stands beside "share" or "count" without a "rule": '
+            "channels that are drawn anew every epoch follow no other rule"
+        )
+    return Channels(entry.get("share"), entry.get("count"), indices, entry.get("rule", "norm"), redraw)
 
 
 def select(scheme: UpdateScheme, graph: Graph) -> Selection:
@@ -139,7 +154,8 @@ def select(scheme: UpdateScheme, graph: Graph) -> Selection:
     kept = {name: c for name, c in weights.items() if c is None or c}
     if not kept and not scheme.biases:
         raise SchemeError(f"scheme {scheme.name} trains nothing: name at least one weight or bias")
-    return Selection(scheme.name, kept, frozenset(scheme.biases))
+    redrawn = frozenset(name for name, c in scheme.weights.items() if c.redraw and kept.get(name))
+    return Selection(scheme.name, kept, frozenset(scheme.biases), redrawn)
 
 
 def _unknown(scheme: UpdateScheme, kind: str, name: str, known: list[str]) -> str:

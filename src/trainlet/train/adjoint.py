@@ -8,7 +8,7 @@ from typing import Protocol
 from trainlet.errors import UnsupportedGradient
 from trainlet.ir import GraphBuilder, Node, Value
 from trainlet.ir.graph import Attrs
-from trainlet.train.parameters import Parameter, channels_name
+from trainlet.train.parameters import Parameter, channels_value
 
 
 class AdjointRule(Protocol):
@@ -62,8 +62,8 @@ class Adjoint:
         self.cotangents[name] = cotangent
 
     def channels(self, p: Parameter) -> Value:
-        """The trained channels of a parameter, as the constant the forward pass already holds."""
-        return self.builder.constants[channels_name(p)].value
+        """The trained channels of a parameter, as the forward pass already holds them."""
+        return channels_value(self.builder, p)
 
     def take(self, node: Node, x: Value) -> Value:
         """The part of x that the weight gradient of `node` needs: saved during the forward pass."""

@@ -20,7 +20,7 @@ from trainlet.scheme.head import without_softmax
 from trainlet.scheme.scheme import Selection
 from trainlet.train import adjoints as _adjoints  # noqa: F401  (fills the table)
 from trainlet.train.adjoint import Adjoint
-from trainlet.train.parameters import Optimizer, Parameter, channels_name, install, parameters
+from trainlet.train.parameters import Optimizer, Parameter, channels_name, channels_value, install, parameters
 
 LOSSES = {
     "softmax-cross-entropy": "SoftmaxCrossEntropy",
@@ -101,12 +101,15 @@ class _Forward:
         return [self.env[v.name] for v in self.graph.outputs]
 
     def _install(self, p: Parameter) -> None:
-        self.states[p.name] = install(self.b, p, ("w",))
+        self.states[p.name] = install(self.b, p, ("w", "base", "channels"))
         value, base = self.states[p.name]["w"], self.graph.constants[p.name].value
         if p.integer and p.master == "fp32" and p.name == p.layer.weight.name:
             value = self.b.add("RoundMaster", [value], name=f"{p.name}.rounded")
         if p.channels is not None:
-            index = self.b.constant(channels_name(p), np.array(p.channels, np.uint16))
+            index = self.states[p.name].get("channels")
+            if index is None:
+                index = self.b.constant(channels_name(p), np.array(p.channels, np.uint16))
+            base = self.states[p.name].get("base", base)
             groups = {"groups": p.layer.node.attrs.get("groups", 1)}
             value = self.b.add("OverlayChannels", [base, value, index], groups, name=f"{p.name}.overlaid")
         self.env[p.name] = value
@@ -160,7 +163,7 @@ class _Forward:
         p = self.read.get(w.name) if w is not None else None
         if not masks or p is None or p.channels is None or w is None or node.input(2) is w:
             return
-        x, index = inputs[0], self.b.constants[channels_name(p)].value
+        x, index = inputs[0], channels_value(self.b, p)
         assert x is not None
         taken = self.b.add(
             "TakeChannels", [x, index], name=f"{x.name}.taken", source=node.source, quant=x.quant

@@ -10,6 +10,7 @@ from trainlet.errors import SchemeError
 from trainlet.ir import Graph, GraphBuilder, Tensor, Value
 from trainlet.scheme.layers import Layer, alive, layers, norms, statistics
 from trainlet.scheme.scheme import Selection
+from trainlet.train.redraw import drawn
 
 SLOTS = {"sgd": (), "momentum": ("m",), "adamw": ("m", "v")}
 INTEGER_MASTERS = ("residual", "stochastic", "nearest")
@@ -34,7 +35,9 @@ class Parameter:
     """One trained tensor. `name` is the constant it replaces; `tensors` its states by role.
 
     roles: "w" the trained values (float, or the integers of the network), "fraction" their low
-    8 bits, "m" and "v" optimizer slots. `channels`: the trained input channels, None when whole.
+    8 bits, "m" and "v" optimizer slots; where channels are redrawn every epoch, "base" the whole weight and
+    "channels" which of it are trained now. `channels`: the trained input channels (of the first epoch, if
+    redrawn), None when whole.
     `row_scale`: quantization-aware scaling per row, 0 in a dead channel (None: 1).
     """
 
@@ -46,6 +49,7 @@ class Parameter:
     master: str
     stream: int
     factory: np.ndarray  # the whole constant as the network came, before channels are chosen
+    redrawn: bool = False
     statistic: bool = False  # a running mean or variance: the forward pass moves it, no gradient does
 
     @property
@@ -67,7 +71,7 @@ def parameters(graph: Graph, selection: Selection, optimizer: Optimizer) -> list
     for layer in (*layers(graph), *norms(graph)):
         weight, bias = layer.weight.name, layer.bias
         if weight in selection.weights and weight not in found:
-            found[weight] = _weight(graph, layer, selection.weights[weight], optimizer, len(found))
+            found[weight] = _weight(graph, layer, selection, optimizer, len(found))
         if bias is not None and bias.name in selection.biases and bias.name not in found:
             found[bias.name] = _bias(graph, layer, optimizer, len(found))
     for layer in statistics(graph, tuple(found)):
@@ -83,19 +87,42 @@ def _statistic(graph: Graph, layer: Layer, value: Value, stream: int) -> Paramet
     return replace(kept, statistic=True)
 
 
-def _weight(
-    graph: Graph, layer: Layer, chosen: tuple[int, ...] | None, opt: Optimizer, stream: int
-) -> Parameter:
+def _weight(graph: Graph, layer: Layer, selection: Selection, opt: Optimizer, stream: int) -> Parameter:
     data, scale = graph.constants[layer.weight.name].data, None
+    chosen, redrawn = selection.weights[layer.weight.name], layer.weight.name in selection.redrawn
+    if redrawn:
+        chosen = _first_drawn(layer, chosen, opt, stream)
     if layer.weight.quant is not None:
         scales = np.broadcast_to(graph.scales(layer.weight), (layer.weight.shape[0],)).astype(np.float64)
         scale = _row_scale(scales, alive(graph, layer))
     if chosen is not None:
         data = data[list(chosen)] if layer.depthwise else data[..., list(chosen)]
         scale = scale[list(chosen)] if scale is not None and layer.depthwise else scale
-    return _parameter(
-        layer.weight.name, layer, data, chosen, scale, opt, stream, graph.constants[layer.weight.name].data
-    )
+    whole = graph.constants[layer.weight.name]
+    found = _parameter(layer.weight.name, layer, data, chosen, scale, opt, stream, whole.data)
+    return _redrawn(found, whole) if redrawn else found
+
+
+def _first_drawn(
+    layer: Layer, chosen: tuple[int, ...] | None, opt: Optimizer, stream: int
+) -> tuple[int, ...] | None:
+    """As many channels as were chosen, those of the first epoch."""
+    if chosen is None:
+        return None
+    if layer.depthwise:
+        raise SchemeError(
+            f"weight {layer.weight.name}: channels of a depthwise convolution cannot be redrawn, the scale "
+            "of their steps is fixed: train it whole, or without redraw"
+        )
+    return drawn(layer.channels, len(chosen), opt.seed, stream, 0)
+
+
+def _redrawn(p: Parameter, whole: Tensor) -> Parameter:
+    """With the whole weight and the table of its trained channels as state beside what is trained."""
+    base = Tensor(replace(whole.value, name=f"{p.name}.base"), whole.data)
+    table = np.array(p.channels, np.uint16)
+    channels = Tensor(Value(channels_name(p), "u16", table.shape), table)
+    return replace(p, tensors={**p.tensors, "base": base, "channels": channels}, redrawn=True)
 
 
 def _bias(graph: Graph, layer: Layer, opt: Optimizer, stream: int) -> Parameter:
@@ -146,12 +173,17 @@ def _parameter(
 def install(b: GraphBuilder, p: Parameter, roles: tuple[str, ...] | None = None) -> dict[str, Value]:
     """Declare a parameter's states in a graph being built (all, or some roles)."""
     return {
-        role: b.parameter(t.value.name, t.data, t.value.dtype)
+        role: b.parameter(t.value.name, t.data, t.value.dtype, t.value.quant)
         for role, t in p.tensors.items()
         if roles is None or role in roles
     }
 
 
 def channels_name(p: Parameter) -> str:
-    """Name of the constant that lists a parameter's trained channels."""
+    """Name of the constant, or of the state if redrawn, that lists a parameter's trained channels."""
     return f"{p.name}.channels"
+
+
+def channels_value(b: GraphBuilder, p: Parameter) -> Value:
+    """The table of a parameter's trained channels in a graph being built."""
+    return (b.state if p.redrawn else b.constants)[channels_name(p)].value

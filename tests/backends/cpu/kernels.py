@@ -19,7 +19,7 @@ CALLED = (
     "tl_gemm_rows tl_gemm_columns tl_pack_panels tl_dense_rows tl_dense_grad_rows tl_dense_weights_part "
     "tl_pack_grad_panels tl_depthwise_rows tl_depthwise_grad_rows tl_depthwise_weights_part tl_pack_taps "
     "tl_winograd_part tl_winograd_pack_part tl_maxpool_rows tl_maxpool_grad_channels tl_bias_sums_part "
-    "tl_each_part tl_mean_part tl_mean_grad_part tl_parallel"
+    "tl_lines_rows tl_lines_weights_part tl_each_part tl_mean_part tl_mean_grad_part tl_parallel"
 )
 PARTS = (1, 2, 3)
 SLACK = 64  # floats behind an array that kernels may read
@@ -59,11 +59,14 @@ Dense = struct("Dense", s=Shape, x=P, panels=P, y=P, finish=Finish, tiles=P)
 PackGrad = struct("PackGrad", w=P, panels=P, o=N, taps=N, c=N, used=N, list=P)
 DenseWeights = struct("DenseWeights", s=Shape, x=P, dy=P, sums=P, tiles=P, u=POINTER(Update))
 Depthwise = struct("Depthwise", s=Shape, x=P, taps=P, y=P, finish=Finish)
-DepthwiseWeights = struct("DepthwiseWeights", s=Shape, x=P, dy=P, sums=P, u=POINTER(Update))
+DepthwiseWeights = struct("DepthwiseWeights", s=Shape, x=P, dy=P, sums=P)
 Taps = struct("Taps", w=P, taps=P, c=N, count=N, turn=N)
 WinogradPack = struct("WinogradPack", w=P, panels=P, o=N, c=N, gradient=N)
 Maxpool = struct("Maxpool", s=Shape, x=P, y=P, dy=P, dx=P)
-BiasSums = struct("BiasSums", dy=P, positions=N, channels=N, sums=P, u=POINTER(Update))
+Lines = struct("Lines", s=Shape, x=P, panels=P, y=P, finish=Finish, lines=P)
+LinesWeights = struct("LinesWeights", s=Shape, x=P, dy=P, sums=P, lines=P)
+BiasSums = struct("BiasSums", dy=P, positions=N, channels=N, sums=P)
+Chunks = struct("Chunks", sums=P, turned=P, rows=N, columns=N, pitch=N, u=POINTER(Update))
 
 
 def library(folder: Path, isa: str) -> ctypes.CDLL:
@@ -99,9 +102,10 @@ class Ending:
         self.add = floats(rng.normal(0, 1, shape)) if kind in ("add", "keep") else None
         self.lo, self.hi = (-0.5, 0.75) if kind in ("mask", "add") else (-np.inf, np.inf)
         self.mask = np.full((size + 7) // 8 + 8, 0xAA, np.uint8) if kind in ("mask", "add") else None
-        self.kept = rng.random(shape) < 0.5 if kind == "keep" else np.ones(shape, bool)
+        keeps = kind in ("keep", "only keep")
+        self.kept = rng.random(shape) < 0.5 if keeps else np.ones(shape, bool)
         packed = np.packbits(self.kept.reshape(-1), bitorder="little")
-        self.keep = packed if kind == "keep" else None
+        self.keep = packed if keeps else None
 
     def c(self) -> Finish:
         return Finish(at(self.bias), at(self.add), self.lo, self.hi, at(self.mask), at(self.keep))
@@ -123,18 +127,24 @@ class Ending:
             assert (bits == inside)[sure].all()
 
 
-ENDINGS = ("plain", "mask", "add", "keep")
+ENDINGS = ("plain", "mask", "add", "keep", "only keep")
 
 
 def run(library: ctypes.CDLL, name: str, argument: ctypes.Structure, result: np.ndarray, parts=PARTS):
     """The result, which must be the same bits for every number of parts, in whatever order they run."""
-    function, seen = getattr(library, name), None
+    return run_all(library, ((name, argument),), result, parts)
+
+
+def run_all(library: ctypes.CDLL, calls, result: np.ndarray, parts=PARTS):
+    """The same of several kernels, (name, argument) each, one after another."""
+    seen = None
     for count in parts:
         result[...] = np.nan
-        for part in reversed(range(count)):
-            function(ctypes.byref(argument), c_int32(part), c_int32(count))
+        for name, argument in calls:
+            for part in reversed(range(count)):
+                getattr(library, name)(ctypes.byref(argument), c_int32(part), c_int32(count))
         assert seen is None or np.array_equal(seen, result, equal_nan=True), (
-            f"{name} depends on the number of parts"
+            f"{calls[0][0]} depends on the number of parts"
         )
         seen = result.copy()
     return seen

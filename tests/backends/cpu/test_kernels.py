@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from tests.backends.cpu import kernels as k
 from trainlet.backends.cpu import winograd
 from trainlet.backends.cpu.convolution import WEIGHTS_DEPTH, classes, tile_rows, transposed
+from trainlet.backends.cpu.lines import line_floats
 from trainlet.backends.cpu.target import native_isa
 from trainlet.backends.cpu.weights import padded, panels, taps
+from trainlet.backends.cpu.writer import CHUNKS
 from trainlet.ir.ops.window import Window, correlate, correlate_input, correlate_weight
 
 LANES = {"x86-64": 4, "x86-64-v3": 8}
@@ -88,6 +90,11 @@ def test_products_over_positions(built, o, positions, c, seed):
     g.c = k.at(sums)
     result, expected = k.run(built[0], "tl_gemm_columns", g, dw), np.matmul(*double(dy.T, x))
     assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
+    sums = k.room(CHUNKS * o * c)
+    g.c, g.update = k.at(sums), None
+    t = k.Chunks(k.at(sums), None, o, c, c, ctypes.pointer(u))
+    result = k.run_all(built[0], (("tl_gemm_chunks", g), ("tl_chunks_part", t)), dw)
+    assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
 
 
 @few
@@ -103,7 +110,7 @@ def test_dense_forward(built, s, kind, seed):
 
 
 @few
-@given(windows(), st.sampled_from(["plain", "keep"]), seeds)
+@given(windows(), st.sampled_from(["plain", "keep", "only keep"]), seeds)
 def test_dense_input_gradient_of_any_stride(built, s, kind, seed):
     library, lanes = built
     rng, x, w, dy = drawn(s, seed)
@@ -145,6 +152,47 @@ def test_dense_weight_gradient(built, s, seed):
     assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
 
 
+@st.composite
+def image_windows(draw):
+    """Windows that the kernels for few channels take."""
+    s = draw(windows(kernel=(2, 3, 5)))
+    h, w = max(s.h, s.kh), max(s.w, s.kw)
+    oh, ow = (h + s.pt - s.kh) // s.sh + 1, (w + s.pl - s.kw) // s.sw + 1
+    return replace(s, h=h, w=w, c=draw(st.integers(1, 4)), oh=oh, ow=ow, pb=0, pr=0, dh=1, dw=1)
+
+
+@few
+@given(image_windows(), st.sampled_from(k.ENDINGS), seeds)
+def test_forward_of_few_channels(built, s, kind, seed):
+    library, lanes = built
+    rng, x, w, y = drawn(s, seed)
+    ending = k.Ending(rng, y.shape, kind)
+    packed = k.floats(panels(w.reshape(s.o, -1).T, lanes))
+    scratch = k.room(3 * s.kh * line_floats(s))
+    d = k.Lines(k.shape(s), k.at(x), k.at(packed), k.at(y), ending.c(), k.at(scratch))
+    ending.check(k.run(library, "tl_lines_rows", d, y), correlate(*double(x, w), s))
+
+
+@few
+@given(image_windows(), seeds)
+def test_weight_gradient_of_few_channels(built, s, seed):
+    library, lanes = built
+    _, x, _, dy = drawn(s, seed)
+    depth = s.kh * s.kw * s.c
+    dw, u = k.stored(s.o, depth)
+    pitch = padded(s.o, lanes)
+    sums, turned, scratch = (
+        k.room(CHUNKS * depth * pitch),
+        k.room(depth * s.o),
+        k.room(3 * s.kh * line_floats(s)),
+    )
+    g = k.LinesWeights(k.shape(s), k.at(x), k.at(dy), k.at(sums), k.at(scratch))
+    t = k.Chunks(k.at(sums), k.at(turned), depth, s.o, pitch, ctypes.pointer(u))
+    expected = correlate_weight(*double(x, dy), s).reshape(s.o, depth)
+    result = k.run_all(library, (("tl_lines_weights_part", g), ("tl_chunks_turned_part", t)), dw)
+    assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
+
+
 @few
 @given(windows(depthwise=True), st.sampled_from(k.ENDINGS), seeds)
 def test_depthwise_forward(built, s, kind, seed):
@@ -156,7 +204,7 @@ def test_depthwise_forward(built, s, kind, seed):
 
 
 @few
-@given(windows(depthwise=True), st.sampled_from(["plain", "keep"]), seeds)
+@given(windows(depthwise=True), st.sampled_from(["plain", "keep", "only keep"]), seeds)
 def test_depthwise_input_gradient(built, s, kind, seed):
     """Through the forward kernel where the stride allows, else through its own."""
     library, lanes = built
@@ -179,10 +227,13 @@ def test_depthwise_weight_gradient(built, s, seed):
     library, lanes = built
     _, x, _, dy = drawn(s, seed)
     dw, u = k.stored(s.c, s.kh * s.kw)
-    sums = k.room(2 * s.kh * s.kw * padded(s.c, lanes))
-    g = k.DepthwiseWeights(k.shape(s), k.at(x), k.at(dy), k.at(sums), ctypes.pointer(u))
+    taps_, pitch = s.kh * s.kw, padded(s.c, lanes)
+    sums, turned = k.room(CHUNKS * taps_ * pitch), k.room(taps_ * s.c)
+    g = k.DepthwiseWeights(k.shape(s), k.at(x), k.at(dy), k.at(sums))
+    t = k.Chunks(k.at(sums), k.at(turned), taps_, s.c, pitch, ctypes.pointer(u))
     expected = correlate_weight(*double(x, dy), replace(s, groups=s.c)).reshape(dw.shape)
-    result = k.run(library, "tl_depthwise_weights_part", g, dw)
+    calls = ("tl_depthwise_weights_part", g), ("tl_chunks_turned_part", t)
+    result = k.run_all(library, calls, dw)
     assert np.abs(result - expected).max() <= 2e-6 * (np.abs(expected).max() + 1)
 
 
@@ -239,10 +290,11 @@ def test_maximum_of_windows_and_its_gradient(built, s, seed):
 def test_bias_gradient(built, positions, channels, seed):
     dy = k.floats(np.random.default_rng(seed).normal(0, 1, (positions, channels)))
     db, u = k.stored(1, channels)
-    sums = k.room(channels + 16)
-    s = k.BiasSums(k.at(dy), positions, channels, k.at(sums), ctypes.pointer(u))
+    sums = k.room(CHUNKS * channels + 16)
+    s = k.BiasSums(k.at(dy), positions, channels, k.at(sums))
+    t = k.Chunks(k.at(sums), None, 1, channels, channels, ctypes.pointer(u))
     expected = dy.astype(np.float64).sum(0)
-    result = k.run(built[0], "tl_bias_sums_part", s, db)
+    result = k.run_all(built[0], (("tl_bias_sums_part", s), ("tl_chunks_part", t)), db)
     assert np.abs(result - expected).max() <= 1e-5
 
 

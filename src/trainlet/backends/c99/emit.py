@@ -13,6 +13,7 @@ from trainlet.backends.c99.data import constants_source, embedded_constants, ide
 from trainlet.backends.c99.entry import entry_points, sample_parameter
 from trainlet.backends.c99.header import header, plan_table
 from trainlet.backends.c99.manifest import manifest
+from trainlet.backends.c99.redraw import is_redrawn, redraw_source
 from trainlet.backends.c99.writer import C_TYPES, KERNELS, Writer, identifier
 from trainlet.errors import BackendError
 from trainlet.ir import Node, Value
@@ -31,6 +32,7 @@ INCLUDES = (
     "tl_norm.h",
     "tl_pool.h",
     "tl_program.h",
+    "tl_redraw.h",
     "tl_shape.h",
     "tl_stream.h",
     "tl_update.h",
@@ -119,6 +121,7 @@ def _source(program: Program, name: str, table: Sequence[str]) -> str:
         "",
         *shape_lines,
         "",
+        *redraw_source(program, name),
         *_init(program, name, ids),
         *bodies,
         *entry_points(program, name),
@@ -177,13 +180,14 @@ def _init(program: Program, name: str, ids: Mapping[str, str]) -> Iterator[str]:
     yield f"void {name}_init({name}_t *m, uint32_t seed) {{"
     yield "  memset(m, 0, sizeof *m);"
     for p in program.module.parameters:
-        w = p.tensors["w"].value
+        w = p.tensors["base" if p.redrawn else "w"].value
         source = p.layer.weight if p.name == p.layer.weight.name else p.layer.bias
         assert source is not None
         kind = {"s8": "TL_FROM_S8", "s32": "TL_FROM_S32", "f32": "TL_FROM_F32"}[source.dtype]
         to_float = int(w.dtype == "f32" and source.dtype != "f32")
-        channels = ids[f"{p.name}.channels"] if p.channels is not None else "NULL"
-        if p.channels is None:
+        partial = p.channels is not None and not p.redrawn
+        channels = ids[f"{p.name}.channels"] if partial else "NULL"
+        if not partial or p.channels is None:
             outer, total, inner, k = 1, source.size, 1, source.size
         elif p.layer.depthwise:
             outer, total, inner, k = 1, source.shape[0], source.size // source.shape[0], len(p.channels)
@@ -194,6 +198,8 @@ def _init(program: Program, name: str, ids: Mapping[str, str]) -> Iterator[str]:
             f"  tl_factory(STATE({C_TYPES[w.dtype]}, {offset}), {to_float}, {ids[p.name]}, {kind}, "
             f"{outer}, {total}, {inner}, {channels}, {k});"
         )
+    if is_redrawn(program):
+        yield "  draw_channels(m, 0, 1);"
     if "rng" in program.state:
         yield f"  STATE(uint32_t, {program.state_offsets['rng']})[0] = seed;"
     else:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from trainlet.backends.c99.data import flash_tensors
 from trainlet.backends.c99.entry import image_row_bytes, sample_type
+from trainlet.backends.c99.redraw import redraw_declaration
 from trainlet.backends.c99.writer import C_TYPES, identifier
 from trainlet.plan.program import Program
 
@@ -129,6 +130,7 @@ def _declarations(program: Program, name: str, alignment: int) -> Iterator[str]:
     yield "/* Factory state. seed: of the random numbers that round steps (unused where none are). */"
     yield f"void {name}_init({name}_t *m, uint32_t seed);"
     yield ""
+    yield from redraw_declaration(program, name)
     yield "/* One sample in, its output out. */"
     yield f"void {name}_predict({name}_t *m, const {x} *{one}, float *out);"
     yield ""

@@ -54,6 +54,7 @@ def manifest(program: Program) -> dict[str, Any]:
                 "name": p.name,
                 "channels": None if p.channels is None else list(p.channels),
                 "depthwise": p.layer.depthwise,
+                "redrawn": p.redrawn,
                 "master": p.master,
                 "integer": p.integer,
                 "tensors": {role: t.value.name for role, t in p.tensors.items()},

@@ -9,9 +9,9 @@ import numpy as np
 
 from trainlet.backends.c99.update import update_struct
 from trainlet.backends.c99.writer import braces
-from trainlet.backends.cpu import winograd
+from trainlet.backends.cpu import lines, winograd
 from trainlet.backends.cpu.weights import padded, panels
-from trainlet.backends.cpu.writer import CpuWriter, kernel, parallel, shape_value, struct
+from trainlet.backends.cpu.writer import CHUNKS, CpuWriter, chunked, kernel, parallel, shape_value, struct
 from trainlet.ir import Node, Value
 from trainlet.ir.ops.convolution import node_window
 from trainlet.ir.ops.gradients import input_grad_window, weight_grad_window
@@ -19,6 +19,7 @@ from trainlet.ir.ops.optimizers import update_operand
 from trainlet.ir.ops.window import Window
 
 WEIGHTS_DEPTH = 128  # TL_WEIGHTS_DEPTH of tl_dense.h
+CHUNKED_POSITIONS = 512  # as many have sums of their own for each chunk (tl_chunks.h)
 WIDE = 65_536  # elements of a matrix whose gradient is summed by blocks
 
 
@@ -65,6 +66,9 @@ def forward(c: CpuWriter, n: Node) -> Iterable[str]:
     yield from pack
     if is_product(s):
         yield from _product(c, s.positions, s.c, s.o, c.ptr(x), b, c.ptr(c.ending.out), finish)
+        return
+    if lines.fits(s):
+        yield from lines.forward(c, s, c.ptr(x), b, c.ptr(c.ending.out), finish)
         return
     yield from _dense(c, s, c.ptr(x), b, c.ptr(c.ending.out), finish, "tl_dense_rows")
 
@@ -113,14 +117,14 @@ def _gradient_panels(c: CpuWriter, s: Window, w: Value, lists: list[list[int]]) 
 
         return [], c.blob.put(w.name, f"gradient {lists}", change)
     to = c.scratch(sum(map(len, lists)) * s.o * padded(s.c, lanes))
-    lines, at = [], 0
+    packing, at = [], 0
     for i, used in enumerate(filter(None, lists)):
-        lines.append(f"static const uint8_t taps_{i}[] = {braces(used)};")
+        packing.append(f"static const uint8_t taps_{i}[] = {braces(used)};")
         fields = {"w": c.ptr(w), "panels": f"{to} + {at}", "o": s.o, "taps": count, "c": s.c}
-        lines.append(struct("tl_pack_grad", f"p{i}", {**fields, "used": len(used), "list": f"taps_{i}"}))
-        lines.append(parallel("tl_pack_grad_panels", f"&p{i}", c.parts(s.macs)))
+        packing.append(struct("tl_pack_grad", f"p{i}", {**fields, "used": len(used), "list": f"taps_{i}"}))
+        packing.append(parallel("tl_pack_grad_panels", f"&p{i}", c.parts(s.macs)))
         at += len(used) * s.o * padded(s.c, lanes)
-    return lines, to
+    return packing, to
 
 
 def _gradient_fits(n: Node) -> bool:
@@ -179,10 +183,13 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     s, (x, dy) = weight_grad_window(n), n.inputs[:2]
     k, parts = s.kh * s.kw * s.c, c.parts(s.macs)
     yield update_of(c, n)
-    sums = c.scratch(s.o * k)
+    if lines.fits(s):
+        yield from lines.weight_gradient(c, s, c.ptr(x), c.ptr(dy))
+        return
     # Rows of dy that are a multiple of 2 KB apart fall into few sets of a cache: those are copied, too.
     if not is_product(s) or c.pick("blocks", s.o % 512 == 0 or s.o * s.c >= WIDE):
         floats = WEIGHTS_DEPTH * (min(k, 24 * c.target.lanes) + s.o) + c.target.lanes  # tl_weights_floats
+        sums = c.scratch(s.o * k)
         tiles = c.scratch(parts * floats)
         dense = {"s": shape_value(c, s), "x": c.ptr(x), "dy": c.ptr(dy), "sums": sums, "tiles": tiles}
         yield struct("tl_dense_weights", "g", {**dense, "u": "&u"})
@@ -190,9 +197,15 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
         return
     depth = max(64, 32768 // (s.o + s.c) // 8 * 8)
     fields: dict[str, object]
-    fields = {"a": c.ptr(dy), "b": c.ptr(x), "c": sums, "m": s.o, "k": s.positions, "n": s.c, "a_row": 1}
-    fields |= {"a_depth": s.o, "ldb": s.c, "ldc": s.c, "depth": depth, "update": "&u"}
-    yield struct("tl_gemm", "g", {**fields, "finish": "{.lo = -TL_INFINITY, .hi = TL_INFINITY}"})
+    fields = {"a": c.ptr(dy), "b": c.ptr(x), "m": s.o, "k": s.positions, "n": s.c, "a_row": 1}
+    fields |= {"a_depth": s.o, "ldb": s.c, "ldc": s.c, "depth": depth}
+    fields |= {"finish": "{.lo = -TL_INFINITY, .hi = TL_INFINITY}"}
+    if s.positions >= CHUNKED_POSITIONS:
+        sums = c.scratch(CHUNKS * s.o * s.c)
+        yield struct("tl_gemm", "g", {**fields, "c": sums})
+        yield from chunked(c, "tl_gemm_chunks", "&g", parts, (s.o, s.c), s.c, sums)
+        return
+    yield struct("tl_gemm", "g", {**fields, "c": c.scratch(s.o * k), "update": "&u"})
     yield parallel("tl_gemm_columns", "&g", parts)
 
 
@@ -202,6 +215,8 @@ def bias_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     assert dy is not None
     channels = dy.shape[-1]
     yield update_of(c, n)
-    fields = {"dy": c.ptr(dy), "positions": dy.size // channels, "channels": channels, "u": "&u"}
-    yield struct("tl_bias_sums", "s", {**fields, "sums": c.scratch(padded(channels, c.target.lanes))})
-    yield parallel("tl_bias_sums_part", "&s", c.elements_parts(dy.size))
+    sums = c.scratch(CHUNKS * channels + c.target.lanes)
+    fields = {"dy": c.ptr(dy), "positions": dy.size // channels, "channels": channels, "sums": sums}
+    yield struct("tl_bias_sums", "s", fields)
+    parts = c.elements_parts(dy.size)
+    yield from chunked(c, "tl_bias_sums_part", "&s", parts, (1, channels), channels, sums)

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from trainlet.backends.cpu.convolution import is_float, plain_update, transposed, update_of
-from trainlet.backends.cpu.weights import padded, taps
-from trainlet.backends.cpu.writer import CpuWriter, kernel, parallel, shape_value, struct
+from trainlet.backends.cpu.weights import padded
+from trainlet.backends.cpu.weights import taps as packed_taps
+from trainlet.backends.cpu.writer import CHUNKS, CpuWriter, chunked, kernel, parallel, shape_value, struct
 from trainlet.ir import Node, Value
 from trainlet.ir.ops.convolution import node_window
 from trainlet.ir.ops.gradients import input_grad_window, weight_grad_window
@@ -18,7 +19,7 @@ def _taps(c: CpuWriter, w: Value, turn: bool) -> tuple[list[str], str]:
     """Statements that turn w [c][taps] into [taps][c], and the expression of the result."""
     channels, count, lanes = w.shape[0], w.size // w.shape[0], c.target.lanes
     if c.frozen(w):
-        return [], c.blob.put(w.name, f"taps {turn}", lambda d: taps(d, lanes, turn))
+        return [], c.blob.put(w.name, f"taps {turn}", lambda d: packed_taps(d, lanes, turn))
     to = c.scratch(count * padded(channels, lanes))
     fields = {"w": c.ptr(w), "taps": to, "c": channels, "count": count, "turn": int(turn)}
     return [struct("tl_taps", "pack", fields), "tl_pack_taps(&pack, 0, 1);"], to
@@ -65,7 +66,9 @@ def weight_gradient(c: CpuWriter, n: Node) -> Iterable[str]:
     s, (x, dy) = weight_grad_window(n), n.inputs[:2]
     s = replace(s, o=s.c, groups=s.c)
     yield update_of(c, n)
-    sums = c.scratch(2 * s.kh * s.kw * padded(s.c, c.target.lanes))
-    fields = {"s": shape_value(c, s), "x": c.ptr(x), "dy": c.ptr(dy), "sums": sums, "u": "&u"}
+    taps, pitch = s.kh * s.kw, padded(s.c, c.target.lanes)
+    sums = c.scratch(CHUNKS * taps * pitch)
+    fields = {"s": shape_value(c, s), "x": c.ptr(x), "dy": c.ptr(dy), "sums": sums}
     yield struct("tl_depthwise_weights", "g", fields)
-    yield parallel("tl_depthwise_weights_part", "&g", c.parts(s.macs))
+    shape = (taps, s.c)
+    yield from chunked(c, "tl_depthwise_weights_part", "&g", c.parts(s.macs), shape, pitch, sums, turned=True)

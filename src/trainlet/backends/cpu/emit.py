@@ -14,6 +14,7 @@ from trainlet.backends.c99.emit import INCLUDES, KERNEL_FOLDER, describe, origin
 from trainlet.backends.c99.entry import entry_points
 from trainlet.backends.c99.header import header, plan_table
 from trainlet.backends.c99.manifest import manifest
+from trainlet.backends.c99.redraw import redraw_source
 from trainlet.backends.c99.writer import C_TYPES, identifier
 from trainlet.backends.cpu.choices import Choices
 from trainlet.backends.cpu.fuse import STARTS, endings
@@ -29,9 +30,11 @@ from trainlet.train.autodiff import TrainingModule
 
 CPU_INCLUDES = (
     "tl_check.h",
+    "tl_chunks.h",
     "tl_dense.h",
     "tl_depthwise.h",
     "tl_gemm.h",
+    "tl_lines.h",
     "tl_maxpool.h",
     "tl_parallel.h",
     "tl_rows.h",
@@ -139,7 +142,8 @@ def write_program(
         folder.mkdir(parents=True, exist_ok=True)
         for file, text in files.items():
             (folder / file).write_text(text)
-        (folder / f"{name}_weights.bin").write_bytes(written.blob.contents())
+        with (folder / f"{name}_weights.bin").open("wb") as file_of_weights:
+            written.blob.write(file_of_weights)
         (folder / "kernels").mkdir(exist_ok=True)
         for source in kernel_files(KERNEL_FOLDER, files[f"{name}.c"]):
             shutil.copyfile(source, folder / "kernels" / source.name)
@@ -168,7 +172,13 @@ def _write(program: Program, to: Target) -> _Written:
         steps += len(program.functions[which].graph.nodes)
         bodies += _function(program, which, c)
         scratch[which] = c.most_bytes
-    return _Written(shapes, bodies, list(_init(program, blob)), blob, scratch)
+    return _Written(
+        shapes,
+        bodies,
+        [*redraw_source(program, identifier(program.name)), *_init(program, blob)],
+        blob,
+        scratch,
+    )
 
 
 def _writer(program: Program, which: str, shapes: dict[str, str], blob: Blob, to: Target) -> CpuWriter:
@@ -231,10 +241,13 @@ def _init(program: Program, blob: Blob) -> Iterator[str]:
     yield f"void {name}_init({name}_t *m, uint32_t seed) {{"
     yield "  memset(m, 0, sizeof *m);"
     for p in program.module.parameters:
-        w = p.tensors["w"].value
-        blob.tensors = {**blob.tensors, f"{p.name}.start": p.tensors["w"]}
-        at = f"STATE({C_TYPES[w.dtype]}, {program.state_offsets[w.name]})"
-        yield f"  memcpy({at}, {blob[f'{p.name}.start']}, {w.bytes});"
+        for role in ("w", "base", "channels"):
+            if role not in p.tensors:
+                continue
+            v, start = p.tensors[role].value, f"{p.name}.{role}.start"
+            blob.tensors = {**blob.tensors, start: p.tensors[role]}
+            at = f"STATE({C_TYPES[v.dtype]}, {program.state_offsets[v.name]})"
+            yield f"  memcpy({at}, {blob[start]}, {v.bytes});"
     if "rng" in program.state:
         yield f"  STATE(uint32_t, {program.state_offsets['rng']})[0] = seed;"
     else:

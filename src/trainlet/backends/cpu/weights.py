@@ -6,6 +6,7 @@ Panels are those of tl_gemm.h: columns in groups of one to three registers, each
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import BinaryIO
 
 import numpy as np
 
@@ -46,12 +47,16 @@ def taps(w: np.ndarray, lanes: int, turn: bool) -> np.ndarray:
 
 
 class Blob(Mapping[str, str]):
-    """The file of constants while it is being filled. blob[name] is the C expression of a tensor as it is."""
+    """The file of constants while it is being filled. blob[name] is the C expression of a tensor as it is.
+
+    Layouts are made when they are asked for and again when they are written, not kept: together they are
+    several times as large as the network.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
         self._at: dict[tuple[str, str], int] = {}
-        self._parts: list[np.ndarray] = []
+        self._changes: list[Callable[[np.ndarray], np.ndarray]] = []
         self.bytes = 0
 
     def __getitem__(self, name: str) -> str:
@@ -70,15 +75,15 @@ class Blob(Mapping[str, str]):
         """C expression of change(tensor `name`), stored once under (name, layout)."""
         key = (name, layout)
         if key not in self._at:
-            data = np.ascontiguousarray(change(self.tensors[name].data))
             self._at[key] = self.bytes
-            self._parts.append(data)
-            self.bytes += padded(data.nbytes, ALIGNMENT)
+            self._changes.append(change)
+            self.bytes += padded(change(self.tensors[name].data).nbytes, ALIGNMENT)
         return f"WEIGHTS({c_type}, {self._at[key]})"
 
-    def contents(self) -> bytes:
+    def write(self, to: BinaryIO) -> None:
         """The file: tensors at multiples of 64 bytes, and a register behind the last that may be read."""
-        out = bytearray(self.bytes + ALIGNMENT)
-        for at, part in zip(self._at.values(), self._parts, strict=True):
-            out[at : at + part.nbytes] = part.tobytes()
-        return bytes(out)
+        for (name, _), change in zip(self._at, self._changes, strict=True):
+            data = np.ascontiguousarray(change(self.tensors[name].data))
+            to.write(data.data)
+            to.write(bytes(padded(data.nbytes, ALIGNMENT) - data.nbytes))
+        to.write(bytes(ALIGNMENT))

@@ -21,6 +21,7 @@ from trainlet.ir import Node, Value
 GRAIN = 24  # rows of a product that stay together (tl_gemm.h)
 SMALL_MACS = 60_000  # below, waking a second thread costs more than it saves
 SMALL_ELEMENTS = 32_768
+CHUNKS = 4  # TL_CHUNKS of tl_chunks.h
 
 
 @dataclass
@@ -129,6 +130,32 @@ def struct(kind: str, name: str, fields: Mapping[str, object]) -> str:
     """Declaration of an argument; fields that are 0 or absent are left out."""
     text = ", ".join(f".{k} = {v}" for k, v in fields.items() if v not in (0, None))
     return f"const {kind} {name} = {{{text}}};"
+
+
+def chunked(
+    c: CpuWriter,
+    run: str,
+    argument: str,
+    parts: int,
+    shape: tuple[int, int],
+    pitch: int,
+    sums: str,
+    turned: bool = False,
+) -> list[str]:
+    """Sums by chunks of positions, then what adds them up and updates (tl_chunks.h).
+
+    shape: (rows, columns) of a chunk's sums, `pitch` floats a row; turned: the gradient is (columns, rows).
+    """
+    rows, columns = shape
+    fields: dict[str, object] = {"sums": sums, "rows": rows, "columns": columns, "pitch": pitch, "u": "&u"}
+    if turned:
+        fields["turned"] = c.scratch(rows * columns)
+    add = "tl_chunks_turned_part" if turned else "tl_chunks_part"
+    return [
+        parallel(run, argument, min(parts, CHUNKS)),
+        struct("tl_chunks", "t", fields),
+        parallel(add, "&t", c.elements_parts(CHUNKS * rows * pitch)),
+    ]
 
 
 def shape_value(c: Writer, s: object) -> str:

@@ -1,122 +1,135 @@
-/* Where every tap lies inside, four neighbouring results share their loads; at the borders one result at a time. */
+/* Neighbouring results share the pixels they read: each is loaded once and added to every result that it lies under. All
+ * channels of a group of results before the next group, so that memory is walked through in order. */
 #include "tl_depthwise.h"
 
 #include "tl_parallel.h"
 
-enum { PIXELS = 4 };
+enum { PIXELS = 4 };        /* results of a group */
+enum { TAPS_FLOATS = 2048 }; /* taps that stay in the first-level cache while a row passes */
 
+/* One row of results, channels c0 .. c1-1, and the kernel rows that lie inside. */
 typedef struct {
   const tl_depthwise *d;
   int32_t pitch;      /* of taps: c rounded up */
-  int32_t masks;      /* tl_masks_in_registers */
-  int32_t ox0, ox1;   /* results whose taps all lie inside a row */
-} plan;
-
-static plan plan_of(const tl_depthwise *d) {
-  const tl_conv_shape *s = &d->s;
-  int32_t reach = (s->kw - 1) * s->dw, first = (s->pl + s->sw - 1) / s->sw, last = s->w - 1 - reach + s->pl;
-  plan p = {d, (s->c + TL_VL - 1) / TL_VL * TL_VL, tl_masks_in_registers(s->c), first, 0};
-  p.ox1 = last < 0 ? 0 : last / s->sw + 1;
-  if (p.ox1 > s->ow) p.ox1 = s->ow;
-  if (p.ox0 > p.ox1) p.ox0 = p.ox1;
-  return p;
-}
-
-/* index: of the first channel in y. width: channels that exist. */
-TL_INLINE void end(const plan *p, tl_vf sum, int32_t index, int32_t width) {
-  const tl_finish *f = &p->d->finish;
-  if (f->add) sum += tl_load_part(f->add + index, width);
-  tl_save_part(p->d->y + index, tl_finish_value(f, sum, index, p->masks), width);
-}
-
-/* The valid taps of one row of the kernel window. */
-typedef struct {
-  const float *x;     /* pixel under tap (ky0, 0) of result 0, from channel c on; may lie outside where kx is not valid */
-  const float *taps;  /* row ky0, from channel c on */
   int32_t rows;
-  int32_t index;      /* of result 0 in y */
-  int32_t c, width;
-} strip;
+  const float *x;     /* pixel 0 of the row under kernel row 0 of these */
+  const float *taps;  /* of that kernel row */
+  int32_t at;         /* of result 0 in y */
+  int32_t c0, c1;
+} line;
 
-/* Results ox .. ox+pixels-1. kw, stride (0: as the shape says), pixels: constants where it is called. */
-TL_INLINE void inside(const plan *p, const strip *t, int32_t ox, tl_vf bias, const int kw, const int stride,
-                      const int pixels) {
-  const tl_conv_shape *s = &p->d->s;
-  const int64_t c = s->c, line = (int64_t)s->w * c * s->dh;
-  const float *x = t->x + (int64_t)ox * stride * c, *taps = t->taps;
-  tl_vf acc[PIXELS];
+/* Results ox .. ox+pixels-1. Constants where it is called: kw, stride, pixels, kind (tl_finish.h), checked: whether
+ * pixels may lie beside the row; those count as 0. */
+TL_INLINE void group(const line *l, int32_t ox, const int kw, const int stride, const int pixels, const int checked,
+                     const int kind) {
+  const tl_conv_shape *s = &l->d->s;
+  const tl_finish f = l->d->finish; /* a copy, see tl_finish_save */
+  const int columns = (pixels - 1) * stride + kw;
+  const int64_t pitch = s->c, next = (int64_t)s->w * s->c * s->dh, taps_pitch = l->pitch;
+  const int32_t left = ox * stride - s->pl, w = s->w, channels = s->c, rows = l->rows, c1 = l->c1;
+  const float *const x0 = l->x + left * pitch, *const taps0 = l->taps;
+  float *const y = l->d->y;
+  int32_t at = l->at + ox * channels + l->c0;
+  for (int32_t c = l->c0; c < c1; c += TL_VL, at += TL_VL) {
+    const float *x = x0 + c, *taps = taps0 + c;
+    tl_vf acc[PIXELS], bias = {0};
+    if (f.bias) bias = kind == TL_ANY_ENDING ? tl_load_part(f.bias + c, channels - c) : tl_load(f.bias + c);
 #pragma GCC unroll 4
-  for (int j = 0; j < pixels; j++) acc[j] = bias;
-  for (int32_t ky = 0; ky < t->rows; ky++, x += line, taps += s->kw * p->pitch) {
-#pragma GCC unroll 8
-    for (int kx = 0; kx < kw; kx++) {
-      tl_vf tap = tl_load(taps + kx * p->pitch);
+    for (int j = 0; j < pixels; j++) acc[j] = bias;
+    for (int32_t ky = 0; ky < rows; ky++, x += next, taps += kw * taps_pitch) {
+      tl_vf tap[5];
+#pragma GCC unroll 5
+      for (int kx = 0; kx < kw; kx++) tap[kx] = tl_load(taps + kx * taps_pitch);
+#pragma GCC unroll 11
+      for (int i = 0; i < columns; i++) {
+        if (checked && (uint32_t)(left + i) >= (uint32_t)w) continue;
+        tl_vf v = tl_load(x + i * pitch);
 #pragma GCC unroll 4
-      for (int j = 0; j < pixels; j++) acc[j] += tl_load(x + (j * stride + kx) * c) * tap;
+        for (int j = 0; j < pixels; j++)
+          if (i >= j * stride && i < j * stride + kw) acc[j] += v * tap[i - j * stride];
+      }
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < pixels; j++)
+      tl_finish_save(&f, y, acc[j], at + j * channels, channels - c, channels, kind);
+  }
+}
+
+TL_INLINE void row_of(const line *l, const int kw, const int stride, const int kind) {
+  const tl_conv_shape *s = &l->d->s;
+  int32_t ox = 0;
+  for (; ox + PIXELS <= s->ow; ox += PIXELS) {
+    int32_t left = ox * stride - s->pl;
+    if (left >= 0 && left + (PIXELS - 1) * stride + kw <= s->w) {
+      group(l, ox, kw, stride, PIXELS, 0, kind);
+    } else {
+      group(l, ox, kw, stride, PIXELS, 1, kind);
     }
   }
-#pragma GCC unroll 4
-  for (int j = 0; j < pixels; j++) end(p, acc[j], t->index + (ox + j) * s->c, t->width);
+  for (; ox < s->ow; ox++) group(l, ox, kw, stride, 1, 1, kind);
 }
 
-TL_INLINE void inside_row(const plan *p, const strip *t, tl_vf bias, const int kw, const int stride) {
-  int32_t ox = p->ox0;
-  for (; ox + PIXELS <= p->ox1; ox += PIXELS) inside(p, t, ox, bias, kw, stride, PIXELS);
-  for (; ox < p->ox1; ox++) inside(p, t, ox, bias, kw, stride, 1);
-}
-
-/* One result, only the taps that lie inside. */
-static void border(const plan *p, const strip *t, int32_t ox, tl_vf bias) {
-  const tl_conv_shape *s = &p->d->s;
-  int32_t left = ox * s->sw - s->pl;
-  tl_vf acc = bias;
-  for (int32_t ky = 0; ky < t->rows; ky++)
-    for (int32_t kx = 0; kx < s->kw; kx++) {
-      int32_t ix = left + kx * s->dw;
-      if (ix < 0 || ix >= s->w) continue;
-      acc += tl_load(t->x + ((int64_t)ky * s->dh * s->w + ix + s->pl) * s->c) * tl_load(t->taps + (ky * s->kw + kx) * p->pitch);
+/* Any window. */
+static void row_of_any(const line *l) {
+  const tl_conv_shape *s = &l->d->s;
+  for (int32_t ox = 0; ox < s->ow; ox++)
+    for (int32_t c = l->c0; c < l->c1; c += TL_VL) {
+      const float *bias = l->d->finish.bias;
+      tl_vf acc = bias ? tl_load_part(bias + c, s->c - c) : (tl_vf){0};
+      for (int32_t ky = 0; ky < l->rows; ky++)
+        for (int32_t kx = 0; kx < s->kw; kx++) {
+          int32_t ix = ox * s->sw - s->pl + kx * s->dw;
+          if (ix < 0 || ix >= s->w) continue;
+          acc += tl_load(l->x + ((int64_t)ky * s->dh * s->w + ix) * s->c + c) *
+                 tl_load(l->taps + (ky * s->kw + kx) * l->pitch + c);
+        }
+      tl_finish_save(&l->d->finish, l->d->y, acc, l->at + ox * s->c + c, s->c - c, s->c, TL_ANY_ENDING);
     }
-  end(p, acc, t->index + ox * s->c, t->width);
 }
 
-static void strip_row(const plan *p, const strip *t) {
-  const tl_conv_shape *s = &p->d->s;
-  const float *b = p->d->finish.bias;
-  tl_vf bias = {0};
-  if (b) bias = tl_load_part(b + t->c, t->width);
-  for (int32_t ox = 0; ox < p->ox0; ox++) border(p, t, ox, bias);
-  if (s->kw == 3 && s->sw == 1 && s->dw == 1) {
-    inside_row(p, t, bias, 3, 1);
-  } else if (s->kw == 3 && s->sw == 2 && s->dw == 1) {
-    inside_row(p, t, bias, 3, 2);
-  } else if (s->kw == 5 && s->sw == 1 && s->dw == 1) {
-    inside_row(p, t, bias, 5, 1);
-  } else if (s->kw == 5 && s->sw == 2 && s->dw == 1) {
-    inside_row(p, t, bias, 5, 2);
-  } else {
-    for (int32_t ox = p->ox0; ox < p->ox1; ox++) border(p, t, ox, bias);
-  }
-  for (int32_t ox = p->ox1; ox < s->ow; ox++) border(p, t, ox, bias);
+typedef void (*run_row)(const line *);
+
+#define ROW(NAME, KW, STRIDE)                                                             \
+  static void NAME##_plain(const line *l) { row_of(l, KW, STRIDE, TL_PLAIN); }            \
+  static void NAME##_mask(const line *l) { row_of(l, KW, STRIDE, TL_WRITES_MASK); }       \
+  static void NAME##_keep(const line *l) { row_of(l, KW, STRIDE, TL_KEEPS); }             \
+  static void NAME##_any(const line *l) { row_of(l, KW, STRIDE, TL_ANY_ENDING); }         \
+  static const run_row NAME[] = {NAME##_plain, NAME##_mask, NAME##_keep, NAME##_any};
+ROW(row_3_1, 3, 1)
+ROW(row_3_2, 3, 2)
+ROW(row_5_1, 5, 1)
+ROW(row_5_2, 5, 2)
+
+static run_row row_for(const tl_depthwise *d) {
+  const tl_conv_shape *s = &d->s;
+  int32_t kind = tl_finish_kind(&d->finish, s->c);
+  if (s->dw == 1 && s->kw == 3 && s->sw == 1) return row_3_1[kind];
+  if (s->dw == 1 && s->kw == 3 && s->sw == 2) return row_3_2[kind];
+  if (s->dw == 1 && s->kw == 5 && s->sw == 1) return row_5_1[kind];
+  if (s->dw == 1 && s->kw == 5 && s->sw == 2) return row_5_2[kind];
+  return row_of_any;
 }
 
 void tl_depthwise_rows(const void *depthwise, int32_t part, int32_t parts) {
   const tl_depthwise *d = depthwise;
   const tl_conv_shape *s = &d->s;
-  const plan p = plan_of(d);
-  const int32_t grain = p.masks || !(d->finish.mask || d->finish.keep) ? 1 : 8, rows = s->n * s->oh;
+  const run_row run = row_for(d);
+  const int32_t masks = tl_masks_in_registers(s->c), pitch = (s->c + TL_VL - 1) / TL_VL * TL_VL;
+  const int32_t grain = masks || !(d->finish.mask || d->finish.keep) ? 1 : 8, rows = s->n * s->oh;
   const int32_t first = tl_bound(rows, grain, part, parts), last = tl_bound(rows, grain, part + 1, parts);
+  const int32_t tile = TAPS_FLOATS / (s->kh * s->kw) / TL_VL * TL_VL + TL_VL;
   for (int32_t row = first; row < last; row++) {
     int32_t n = row / s->oh, iy = (row - n * s->oh) * s->sh - s->pt, ky0 = 0, ky1 = s->kh;
     while (ky0 < ky1 && iy + ky0 * s->dh < 0) ky0++;
     while (ky1 > ky0 && iy + (ky1 - 1) * s->dh >= s->h) ky1--;
-    for (int32_t c = 0; c < s->c; c += TL_VL) {
-      int64_t pixel = ((int64_t)n * s->h + iy + ky0 * s->dh) * s->w - s->pl;
-      strip t = {d->x + pixel * s->c + c, d->taps + ky0 * s->kw * p.pitch + c, ky1 - ky0,
-                 row * s->ow * s->c + c, c, s->c - c};
-      strip_row(&p, &t);
+    line l = {d, pitch, ky1 - ky0, d->x + ((int64_t)n * s->h + iy + ky0 * s->dh) * s->w * s->c,
+              d->taps + ky0 * s->kw * pitch, row * s->ow * s->c, 0, 0};
+    for (; l.c0 < s->c; l.c0 = l.c1) {
+      l.c1 = l.c0 + tile < s->c ? l.c0 + tile : s->c;
+      run(&l);
     }
   }
-  if (!p.masks) tl_finish_masks(&d->finish, d->y, first * s->ow * s->c, last * s->ow * s->c);
+  if (!masks) tl_finish_masks(&d->finish, d->y, first * s->ow * s->c, last * s->ow * s->c);
 }
 
 void tl_pack_taps(const void *taps, int32_t part, int32_t parts) {

@@ -1,122 +1,120 @@
-/* dw[tap][c] = sum over results of dy * x under the tap: the taps of up to three kernel rows are summed in registers. */
+/* dw[tap][c] = sum over results of dy * x under the tap. Groups of neighbouring results share the pixels they read; the
+ * sums of one kernel row are in registers meanwhile, and in the first-level cache from group to group. */
+#include "tl_chunks.h"
 #include "tl_depthwise.h"
-#include "tl_parallel.h"
-#include "tl_step.h"
 
-enum { PIXELS = 4 };
+enum { PIXELS = 8, FEW = 4 }; /* results of a group */
 
+/* One row of results and the kernel rows that lie inside. */
 typedef struct {
   const tl_depthwise_weights *g;
   int32_t pitch;
-  int32_t ox0, ox1; /* results whose taps all lie inside a row */
-} plan;
-
-/* One row of results over `rows` kernel rows that lie inside, from channel c on. */
-typedef struct {
-  const float *x;  /* pixel under tap (ky0, 0) of result 0 */
+  int32_t rows;
+  const float *x;  /* pixel 0 of the row under kernel row 0 of these */
   const float *dy; /* result 0 */
-  float *sums;     /* tap (ky0, 0) */
-} strip;
+  float *sums;     /* of that kernel row */
+} line;
 
-/* rows, kw, stride, pixels: constants where it is called. */
-TL_INLINE void add_pixels(const plan *p, const strip *t, int32_t ox, tl_vf *acc, const int rows, const int kw,
-                          const int stride, const int pixels) {
-  const tl_conv_shape *s = &p->g->s;
-  const int64_t c = s->c, line = (int64_t)s->w * c;
-  const float *x = t->x + (int64_t)ox * stride * c, *dy = t->dy + (int64_t)ox * c;
-#pragma GCC unroll 4
-  for (int j = 0; j < pixels; j++) {
-    tl_vf d = tl_load(dy + j * c);
-#pragma GCC unroll 3
-    for (int ky = 0; ky < rows; ky++)
+/* Results ox .. ox+pixels-1. Constants where it is called: kw, stride, pixels, checked: whether pixels may lie beside the
+ * row. */
+TL_INLINE void group(const line *l, int32_t ox, const int kw, const int stride, const int pixels, const int checked) {
+  const tl_conv_shape *s = &l->g->s;
+  const int columns = (pixels - 1) * stride + kw;
+  const int64_t pitch = s->c, next = (int64_t)s->w * s->c * s->dh;
+  const int64_t sums_pitch = l->pitch;
+  const int32_t left = ox * stride - s->pl, w = s->w, rows = l->rows, channels = s->c;
+  const float *const x0 = l->x + left * pitch, *const dy0 = l->dy + ox * pitch;
+  float *const sums0 = l->sums;
+  for (int32_t c = 0; c < channels; c += TL_VL) {
+    const float *x = x0 + c, *dy = dy0 + c;
+    float *sums = sums0 + c;
+    tl_vf d[PIXELS];
+#pragma GCC unroll 8
+    for (int j = 0; j < pixels; j++) d[j] = tl_load(dy + j * pitch);
+    for (int32_t ky = 0; ky < rows; ky++, x += next, sums += kw * sums_pitch) {
+      tl_vf acc[5];
 #pragma GCC unroll 5
-      for (int kx = 0; kx < kw; kx++) acc[ky * kw + kx] += d * tl_load(x + ky * line + (j * stride + kx) * c);
+      for (int kx = 0; kx < kw; kx++) acc[kx] = tl_load(sums + kx * sums_pitch);
+#pragma GCC unroll 19
+      for (int i = 0; i < columns; i++) {
+        if (checked && (uint32_t)(left + i) >= (uint32_t)w) continue;
+        tl_vf v = tl_load(x + i * pitch);
+#pragma GCC unroll 8
+        for (int j = 0; j < pixels; j++)
+          if (i >= j * stride && i < j * stride + kw) acc[i - j * stride] += d[j] * v;
+      }
+#pragma GCC unroll 5
+      for (int kx = 0; kx < kw; kx++) tl_save(sums + kx * sums_pitch, acc[kx]);
+    }
   }
 }
 
-TL_INLINE void add_row(const plan *p, const strip *t, const int rows, const int kw, const int stride) {
-  tl_vf acc[9];
-#pragma GCC unroll 9
-  for (int i = 0; i < rows * kw; i++) acc[i] = tl_load(t->sums + i * p->pitch);
-  int32_t ox = p->ox0;
-  for (; ox + PIXELS <= p->ox1; ox += PIXELS) add_pixels(p, t, ox, acc, rows, kw, stride, PIXELS);
-  for (; ox < p->ox1; ox++) add_pixels(p, t, ox, acc, rows, kw, stride, 1);
-#pragma GCC unroll 9
-  for (int i = 0; i < rows * kw; i++) tl_save(t->sums + i * p->pitch, acc[i]);
+TL_INLINE int32_t groups(const line *l, int32_t ox, const int kw, const int stride, const int pixels) {
+  const tl_conv_shape *s = &l->g->s;
+  for (; ox + pixels <= s->ow; ox += pixels) {
+    int32_t left = ox * stride - s->pl;
+    if (left >= 0 && left + (pixels - 1) * stride + kw <= s->w) {
+      group(l, ox, kw, stride, pixels, 0);
+    } else {
+      group(l, ox, kw, stride, pixels, 1);
+    }
+  }
+  return ox;
 }
 
-/* One result, the taps that lie inside. */
-static void add_border(const plan *p, const strip *t, int32_t rows, int32_t ox) {
-  const tl_conv_shape *s = &p->g->s;
-  tl_vf d = tl_load(t->dy + (int64_t)ox * s->c);
-  for (int32_t ky = 0; ky < rows; ky++)
+TL_INLINE void row_of(const line *l, const int kw, const int stride) {
+  int32_t ox = groups(l, groups(l, 0, kw, stride, PIXELS), kw, stride, FEW);
+  for (; ox < l->g->s.ow; ox++) group(l, ox, kw, stride, 1, 1);
+}
+
+/* Any window. */
+static void row_of_any(const line *l) {
+  const tl_conv_shape *s = &l->g->s;
+  for (int32_t ox = 0; ox < s->ow; ox++)
     for (int32_t kx = 0; kx < s->kw; kx++) {
       int32_t ix = ox * s->sw - s->pl + kx * s->dw;
       if (ix < 0 || ix >= s->w) continue;
-      float *sum = t->sums + (ky * s->kw + kx) * p->pitch;
-      tl_save(sum, tl_load(sum) + d * tl_load(t->x + ((int64_t)ky * s->dh * s->w + ix + s->pl) * s->c));
+      for (int32_t ky = 0; ky < l->rows; ky++)
+        for (int32_t c = 0; c < s->c; c += TL_VL) {
+          float *sum = l->sums + (ky * s->kw + kx) * l->pitch + c;
+          tl_vf d = tl_load(l->dy + (int64_t)ox * s->c + c);
+          tl_save(sum, tl_load(sum) + d * tl_load(l->x + ((int64_t)ky * s->dh * s->w + ix) * s->c + c));
+        }
     }
 }
 
-/* Whether a specialised body took the inner results of all rows. */
-static int add_inside(const plan *p, const strip *t, int32_t rows) {
-  const tl_conv_shape *s = &p->g->s;
-  if (s->dh != 1 || s->dw != 1 || s->sw > 2 || (s->kw != 3 && s->kw != 5)) return 0;
-  for (int32_t ky = 0; ky < rows;) {
-    strip u = {t->x + (int64_t)ky * s->w * s->c, t->dy, t->sums + ky * s->kw * p->pitch};
-    if (s->kw == 3 && rows - ky >= 3) {
-      if (s->sw == 1) add_row(p, &u, 3, 3, 1);
-      if (s->sw == 2) add_row(p, &u, 3, 3, 2);
-      ky += 3;
-    } else if (s->kw == 3) {
-      if (s->sw == 1) add_row(p, &u, 1, 3, 1);
-      if (s->sw == 2) add_row(p, &u, 1, 3, 2);
-      ky++;
-    } else {
-      if (s->sw == 1) add_row(p, &u, 1, 5, 1);
-      if (s->sw == 2) add_row(p, &u, 1, 5, 2);
-      ky++;
-    }
-  }
-  return 1;
+static void row_3_1(const line *l) { row_of(l, 3, 1); }
+static void row_3_2(const line *l) { row_of(l, 3, 2); }
+static void row_5_1(const line *l) { row_of(l, 5, 1); }
+static void row_5_2(const line *l) { row_of(l, 5, 2); }
+
+typedef void (*run_row)(const line *);
+
+static run_row row_for(const tl_conv_shape *s) {
+  if (s->dw == 1 && s->kw == 3 && s->sw == 1) return row_3_1;
+  if (s->dw == 1 && s->kw == 3 && s->sw == 2) return row_3_2;
+  if (s->dw == 1 && s->kw == 5 && s->sw == 1) return row_5_1;
+  if (s->dw == 1 && s->kw == 5 && s->sw == 2) return row_5_2;
+  return row_of_any;
 }
 
-static void add_strip(const plan *p, const strip *t, int32_t rows) {
-  const tl_conv_shape *s = &p->g->s;
-  int32_t done = add_inside(p, t, rows);
-  for (int32_t ox = 0; ox < (done ? p->ox0 : s->ow); ox++) add_border(p, t, rows, ox);
-  for (int32_t ox = done ? p->ox1 : s->ow; ox < s->ow; ox++) add_border(p, t, rows, ox);
-}
-
-/* Sums of channels first .. last-1 from [taps][c] to [c][taps], then their update. */
-static void give(const plan *p, int32_t first, int32_t last) {
-  const tl_conv_shape *s = &p->g->s;
-  int32_t taps = s->kh * s->kw;
-  float *turned = p->g->sums + taps * p->pitch + first * taps;
-  for (int32_t c = first; c < last; c++)
-    for (int32_t i = 0; i < taps; i++) turned[(c - first) * taps + i] = p->g->sums[i * p->pitch + c];
-  tl_step_range(p->g->u, first * taps, turned, (last - first) * taps);
-}
-
-void tl_depthwise_weights_part(const void *weights, int32_t part, int32_t parts) {
-  const tl_depthwise_weights *g = weights;
+static void chunk_of(const tl_depthwise_weights *g, int32_t chunk) {
   const tl_conv_shape *s = &g->s;
-  int32_t inner = s->w - 1 - (s->kw - 1) * s->dw + s->pl;
-  plan p = {g, (s->c + TL_VL - 1) / TL_VL * TL_VL, (s->pl + s->sw - 1) / s->sw, inner < 0 ? 0 : inner / s->sw + 1};
-  if (p.ox1 > s->ow) p.ox1 = s->ow;
-  if (p.ox0 > p.ox1) p.ox0 = p.ox1;
-  int32_t first = tl_bound(s->c, TL_VL, part, parts), last = tl_bound(s->c, TL_VL, part + 1, parts);
-  for (int32_t i = 0; i < s->kh * s->kw; i++)
-    for (int32_t c = first; c < last; c += TL_VL) tl_save(g->sums + i * p.pitch + c, (tl_vf){0});
-  for (int32_t row = 0; row < s->n * s->oh; row++) {
+  const run_row run = row_for(s);
+  const int32_t pitch = (s->c + TL_VL - 1) / TL_VL * TL_VL, size = s->kh * s->kw * pitch, rows = s->n * s->oh;
+  float *sums = g->sums + chunk * size;
+  memset(sums, 0, (size_t)size * sizeof *sums);
+  for (int32_t row = tl_chunk_bound(rows, chunk); row < tl_chunk_bound(rows, chunk + 1); row++) {
     int32_t n = row / s->oh, iy = (row - n * s->oh) * s->sh - s->pt, ky0 = 0, ky1 = s->kh;
     while (ky0 < ky1 && iy + ky0 * s->dh < 0) ky0++;
     while (ky1 > ky0 && iy + (ky1 - 1) * s->dh >= s->h) ky1--;
-    int64_t pixel = ((int64_t)n * s->h + iy + ky0 * s->dh) * s->w - s->pl;
-    for (int32_t c = first; c < last; c += TL_VL) {
-      strip t = {g->x + pixel * s->c + c, g->dy + (int64_t)row * s->ow * s->c + c, g->sums + ky0 * s->kw * p.pitch + c};
-      add_strip(&p, &t, ky1 - ky0);
-    }
+    line l = {g, pitch, ky1 - ky0, g->x + ((int64_t)n * s->h + iy + ky0 * s->dh) * s->w * s->c,
+              g->dy + (int64_t)row * s->ow * s->c, sums + ky0 * s->kw * pitch};
+    run(&l);
   }
-  give(&p, first, last);
+}
+
+void tl_depthwise_weights_part(const void *weights, int32_t part, int32_t parts) {
+  for (int32_t chunk = tl_first_chunk(part, parts); chunk < tl_first_chunk(part + 1, parts); chunk++)
+    chunk_of(weights, chunk);
 }

@@ -1,6 +1,7 @@
 /* Block of `rows` x `vectors` registers: for each p, one load per vector of b, one broadcast per row of a. */
 #include "tl_gemm.h"
 
+#include "tl_chunks.h"
 #include "tl_parallel.h"
 #include "tl_step.h"
 
@@ -19,6 +20,7 @@ typedef struct {
   int32_t depth;       /* of this pass */
   int32_t first, last; /* whether it is the first, the last pass */
   int32_t masks;       /* tl_masks_in_registers */
+  int32_t kind;        /* tl_finish_kind where this is the only pass and nothing is added; else TL_ANY_ENDING */
 } pass;
 
 /* A finished sum that is part of a gradient; the rules with slots wait for update_rest. */
@@ -55,42 +57,6 @@ TL_INLINE void end_row(const pass *s, const tl_vf *sums, const tl_vf *bias, cons
   }
 }
 
-/* Whole rows of finished results; add, mask, keep: constants, whether the ending has one. For short sums this is most of
- * the work. */
-TL_INLINE void end_rows(const pass *s, const tl_vf *sums, const tl_vf *bias, int32_t at, int rows, const int vectors,
-                        const int add, const int mask, const int keep) {
-  const tl_gemm *g = s->g;
-  tl_finish f = {NULL, NULL, g->finish.lo, g->finish.hi, mask ? g->finish.mask : NULL, keep ? g->finish.keep : NULL};
-  const float *other = g->finish.add;
-  float *c = g->c;
-  for (int r = 0; r < rows; r++, at += g->ldc)
-    for (int v = 0; v < vectors; v++) {
-      int32_t here = at + v * TL_VL;
-      tl_vf sum = sums[r * 3 + v] + bias[v];
-      if (add) sum += tl_load(other + here);
-      tl_save(c + here, tl_finish_value(&f, sum, here, mask || keep));
-    }
-}
-
-/* Whether end_rows took the block. */
-TL_INLINE int end_plainly(const pass *s, const tl_vf *sums, const tl_vf *bias, int32_t at, int rows,
-                          const int vectors) {
-  const tl_finish *f = &s->g->finish;
-  if (!s->first || !s->last || s->g->onto || s->g->update) return 0;
-  int mask = s->masks && f->mask, keep = s->masks && f->keep, add = f->add != NULL;
-  if (mask + keep + add > 1) return 0;
-  if (mask) {
-    end_rows(s, sums, bias, at, rows, vectors, 0, 1, 0);
-  } else if (keep) {
-    end_rows(s, sums, bias, at, rows, vectors, 0, 0, 1);
-  } else if (add) {
-    end_rows(s, sums, bias, at, rows, vectors, 1, 0, 0);
-  } else {
-    end_rows(s, sums, bias, at, rows, vectors, 0, 0, 0);
-  }
-  return 1;
-}
-
 TL_INLINE void end_block(const pass *s, const tl_vf *sums, int32_t row, int32_t col, int32_t columns, int rows,
                          const int vectors) {
   const tl_gemm *g = s->g;
@@ -99,7 +65,6 @@ TL_INLINE void end_block(const pass *s, const tl_vf *sums, int32_t row, int32_t 
   if (s->last && g->finish.bias)
     for (int v = 0; v < vectors; v++) bias[v] = tl_load_part(g->finish.bias + col + v * TL_VL, columns - v * TL_VL);
   int32_t at = row * g->ldc + col;
-  if (columns >= vectors * TL_VL && end_plainly(s, sums, bias, at, rows, vectors)) return;
   if (columns >= vectors * TL_VL) {
     for (int r = 0; r < rows; r++) end_row(s, sums + r * 3, bias, start, at + r * g->ldc, 3 * TL_VL, vectors);
   } else {
@@ -145,6 +110,60 @@ TL_INLINE void block(const pass *s, int32_t row, int32_t col, const float *a, co
   if (vectors == 1) end_1(s, sums, row, col, columns, rows);
 }
 
+/* A block whose sums end in registers: of results alone, whole ones, in one pass. rows, vectors, kind (tl_finish.h):
+ * constants where it is called. For short sums the ending is as much work as they are. */
+TL_INLINE void whole_block(const pass *s, int32_t row, int32_t col, const float *a, const float *b, const int rows,
+                           const int vectors, const int kind) {
+  const tl_gemm *g = s->g;
+  const tl_finish f = g->finish; /* a copy, see tl_finish_save */
+  const int64_t a_row = g->a_row;
+  const int32_t ldc = g->ldc, n = g->n, depth = s->depth;
+  float *const c = g->c;
+  tl_vf acc[12][3];
+#pragma GCC unroll 3
+  for (int v = 0; v < vectors; v++) {
+    tl_vf bias = f.bias ? tl_load(f.bias + col + v * TL_VL) : (tl_vf){0};
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) acc[r][v] = bias;
+  }
+  for (int32_t p = 0; p < depth; p++, a++, b += vectors * TL_VL) {
+    tl_vf line[3];
+#pragma GCC unroll 3
+    for (int v = 0; v < vectors; v++) line[v] = tl_load(b + v * TL_VL);
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) {
+      tl_vf x = tl_all(a[r * a_row]);
+#pragma GCC unroll 3
+      for (int v = 0; v < vectors; v++) acc[r][v] += x * line[v];
+    }
+  }
+  int32_t at = row * ldc + col;
+#pragma GCC unroll 12
+  for (int r = 0; r < rows; r++)
+#pragma GCC unroll 3
+    for (int v = 0; v < vectors; v++)
+      tl_finish_save(&f, c, acc[r][v], at + r * ldc + v * TL_VL, TL_VL, n, kind);
+}
+
+/* Whole blocks from row `first` on, as many as there are; the first row behind them. */
+#define WHOLE(NAME, ROWS, VECTORS, KIND)                                                                           \
+  static int32_t NAME(const pass *s, int32_t first, int32_t last, int32_t col, const float *a, const float *b) {  \
+    for (; first + ROWS <= last; first += ROWS, a += ROWS * s->g->a_row)                                           \
+      whole_block(s, first, col, a, b, ROWS, VECTORS, KIND);                                                       \
+    return first;                                                                                                  \
+  }
+#define WHOLES(VECTORS)                                                \
+  WHOLE(plain_##VECTORS, ROWS_##VECTORS, VECTORS, TL_PLAIN)            \
+  WHOLE(mask_##VECTORS, ROWS_##VECTORS, VECTORS, TL_WRITES_MASK)       \
+  WHOLE(keep_##VECTORS, ROWS_##VECTORS, VECTORS, TL_KEEPS)
+WHOLES(1)
+WHOLES(2)
+WHOLES(3)
+
+typedef int32_t (*whole)(const pass *, int32_t, int32_t, int32_t, const float *, const float *);
+static const whole WHOLE_BLOCKS[3][3] = {
+    {plain_1, mask_1, keep_1}, {plain_2, mask_2, keep_2}, {plain_3, mask_3, keep_3}};
+
 /* All rows first .. last-1 under one panel; rows that do not fill a block two by two. */
 #define PANEL(NAME, ROWS, VECTORS, TURNED)                                                                         \
   static void NAME(const pass *s, int32_t first, int32_t last, int32_t col, const float *a, const float *b,        \
@@ -175,7 +194,9 @@ static void rows_pass(const pass *s, int32_t first, int32_t last, int32_t from) 
     vectors = tl_panel_vectors((g->n - col + TL_VL - 1) / TL_VL);
     int32_t ldb = g->ldb ? g->ldb : vectors * TL_VL, columns = g->n - col;
     const float *b = g->ldb ? g->b + from * ldb + col : g->b + col * g->k + from * ldb;
-    PANELS[g->a_depth != 1][vectors - 1](s, first, last, col, a, b, ldb, columns);
+    int32_t row = s->kind == TL_ANY_ENDING ? first : WHOLE_BLOCKS[vectors - 1][s->kind](s, first, last, col, a, b);
+    if (row == last) continue;
+    PANELS[g->a_depth != 1][vectors - 1](s, row, last, col, a + (int64_t)(row - first) * g->a_row, b, ldb, columns);
   }
 }
 
@@ -186,6 +207,12 @@ static void update_rest(const tl_gemm *g, int32_t first, int32_t last) {
     tl_step_range(g->update, row * g->ldc, g->c + row * g->ldc, g->n);
 }
 
+/* The kind of ending that whole_block may take. */
+static int32_t kind_of(const tl_gemm *g, int32_t depth) {
+  int32_t own = g->onto || g->update || g->ldb || g->a_depth != 1 || g->k > depth;
+  return own ? TL_ANY_ENDING : tl_finish_kind(&g->finish, g->n);
+}
+
 static int32_t depth_of(const tl_gemm *g) {
   int32_t most = g->depth ? g->depth : DEPTH;
   return g->k < most ? g->k : most;
@@ -193,13 +220,13 @@ static int32_t depth_of(const tl_gemm *g) {
 
 void tl_gemm_range(const tl_gemm *g, int32_t first, int32_t last) {
   int32_t depth = depth_of(g), step = BLOCK_BYTES / 4 / (depth > 0 ? depth : 1) / GRAIN * GRAIN;
-  int32_t masks = tl_masks_in_registers(g->n);
+  int32_t masks = tl_masks_in_registers(g->n), kind = kind_of(g, depth);
   if (step < GRAIN) step = GRAIN;
   for (int32_t row = first; row < last; row += step) {
     int32_t end = row + step < last ? row + step : last;
     for (int32_t from = 0; from < g->k; from += depth) {
       int32_t left = g->k - from;
-      pass s = {g, left < depth ? left : depth, from == 0, left <= depth, masks};
+      pass s = {g, left < depth ? left : depth, from == 0, left <= depth, masks, kind};
       rows_pass(&s, row, end, from);
     }
     if (!masks) tl_finish_masks(&g->finish, g->c, row * g->n, end * g->n);
@@ -228,6 +255,20 @@ void tl_gemm_columns(const void *gemm, int32_t part, int32_t parts) {
     g.update = &u;
   }
   tl_gemm_range(&g, 0, g.m);
+}
+
+void tl_gemm_chunks(const void *gemm, int32_t part, int32_t parts) {
+  const tl_gemm *all = gemm;
+  for (int32_t chunk = tl_first_chunk(part, parts); chunk < tl_first_chunk(part + 1, parts); chunk++) {
+    int32_t first = tl_chunk_bound(all->k, chunk);
+    tl_gemm g = *all;
+    g.k = tl_chunk_bound(all->k, chunk + 1) - first;
+    g.a += (int64_t)first * g.a_depth;
+    g.b += (int64_t)first * g.ldb;
+    g.c += (int64_t)chunk * g.m * g.ldc;
+    if (g.k == 0) memset(g.c, 0, (size_t)g.m * g.ldc * sizeof *g.c);
+    tl_gemm_range(&g, 0, g.m);
+  }
 }
 
 typedef float four __attribute__((vector_size(16)));

@@ -1,19 +1,19 @@
 #include "tl_rows.h"
 
+#include "tl_chunks.h"
 #include "tl_parallel.h"
-#include "tl_step.h"
 
 enum { GRAIN = 1024 };
 
-/* Sums of `vectors` registers of channels from c on, two positions in flight. */
-TL_INLINE void sum_block(const tl_bias_sums *s, int32_t c, const int vectors) {
+/* Sums over positions first .. last-1 of `vectors` registers of channels from c on, two positions in flight. */
+TL_INLINE void sum_block(const tl_bias_sums *s, int32_t first, int32_t last, int32_t c, float *sums, const int vectors) {
   tl_vf even[4], odd[4];
 #pragma GCC unroll 4
   for (int v = 0; v < vectors; v++) even[v] = odd[v] = (tl_vf){0};
-  const float *dy = s->dy + c;
   const int64_t pitch = s->channels;
-  int32_t p = 0;
-  for (; p + 2 <= s->positions; p += 2, dy += 2 * pitch) {
+  const float *dy = s->dy + first * pitch + c;
+  int32_t p = first;
+  for (; p + 2 <= last; p += 2, dy += 2 * pitch) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; v++) {
       even[v] += tl_load(dy + v * TL_VL);
@@ -22,18 +22,20 @@ TL_INLINE void sum_block(const tl_bias_sums *s, int32_t c, const int vectors) {
   }
 #pragma GCC unroll 4
   for (int v = 0; v < vectors; v++) {
-    if (p < s->positions) even[v] += tl_load_part(dy + v * TL_VL, s->channels - c - v * TL_VL);
-    tl_save(s->sums + c + v * TL_VL, even[v] + odd[v]);
+    int32_t left = s->channels - c - v * TL_VL;
+    if (p < last) even[v] += tl_load_part(dy + v * TL_VL, left);
+    tl_save_part(sums + c + v * TL_VL, even[v] + odd[v], left);
   }
 }
 
 void tl_bias_sums_part(const void *sums, int32_t part, int32_t parts) {
   const tl_bias_sums *s = sums;
-  int32_t first = tl_bound(s->channels, TL_VL, part, parts), last = tl_bound(s->channels, TL_VL, part + 1, parts);
-  int32_t c = first;
-  for (; c + 4 * TL_VL <= last; c += 4 * TL_VL) sum_block(s, c, 4);
-  for (; c < last; c += TL_VL) sum_block(s, c, 1);
-  tl_step_range(s->u, first, s->sums + first, last - first);
+  for (int32_t chunk = tl_first_chunk(part, parts); chunk < tl_first_chunk(part + 1, parts); chunk++) {
+    int32_t first = tl_chunk_bound(s->positions, chunk), last = tl_chunk_bound(s->positions, chunk + 1), c = 0;
+    float *to = s->sums + chunk * s->channels;
+    for (; c + 4 * TL_VL <= s->channels; c += 4 * TL_VL) sum_block(s, first, last, c, to, 4);
+    for (; c < s->channels; c += TL_VL) sum_block(s, first, last, c, to, 1);
+  }
 }
 
 void tl_each_part(const void *each, int32_t part, int32_t parts) {

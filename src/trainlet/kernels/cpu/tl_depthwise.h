@@ -9,7 +9,6 @@
 
 #include "tl_finish.h"
 #include "tl_types.h"
-#include "tl_update.h"
 
 typedef struct {
   tl_conv_shape s;
@@ -30,11 +29,10 @@ typedef struct {
   tl_conv_shape s;
   const float *x;      /* [n][h][w][c] */
   const float *dy;     /* [n][oh][ow][c] */
-  float *sums;         /* scratch: kh * kw * (c rounded up to TL_VL), and as much again */
-  const tl_update *u;  /* of a tensor [c][kh][kw] */
+  float *sums;         /* [TL_CHUNKS][kh * kw][c rounded up to TL_VL], for tl_chunks_turned_part */
 } tl_depthwise_weights;
 
-/* A tl_part over channels: gradient of the weights, then their update. */
+/* A tl_part over chunks of rows (tl_chunks.h): sums for the gradient of the weights. */
 void tl_depthwise_weights_part(const void *weights, int32_t part, int32_t parts);
 
 typedef struct {

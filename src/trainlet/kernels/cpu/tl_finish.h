@@ -33,6 +33,37 @@ TL_INLINE tl_vf tl_finish_value(const tl_finish *f, tl_vf v, int32_t at, int mas
 #endif
 }
 
+/* What an ending has beside bias and clip. Kernels whose sums are short are compiled once for each kind, so that nothing is
+ * asked for each register. */
+enum { TL_PLAIN, TL_WRITES_MASK, TL_KEEPS, TL_ANY_ENDING };
+
+/* Whole registers only, but for TL_ANY_ENDING. */
+static inline int32_t tl_finish_kind(const tl_finish *f, int32_t channels) {
+  if (channels % TL_VL || f->add || (!TL_MASK_IN_REGISTER && (f->mask || f->keep))) return TL_ANY_ENDING;
+  if (f->mask) return f->keep ? TL_ANY_ENDING : TL_WRITES_MASK;
+  return f->keep ? TL_KEEPS : TL_PLAIN;
+}
+
+/* Ends and stores a sum that already has its bias. kind: tl_finish_kind of `channels`, a constant where it is called; at:
+ * index in y of the first lane; width: channels that remain. *f should be a copy in the calling function: the compiler has
+ * to read everything else again after each store. */
+TL_INLINE void tl_finish_save(const tl_finish *f, float *y, tl_vf v, int32_t at, int32_t width, int32_t channels,
+                              const int kind) {
+  if (kind == TL_ANY_ENDING) {
+    if (f->add) v += tl_load_part(f->add + at, width);
+    tl_save_part(y + at, tl_finish_value(f, v, at, tl_masks_in_registers(channels)), width);
+    return;
+  }
+#if TL_MASK_IN_REGISTER
+  if (kind == TL_WRITES_MASK) tl_save_mask(f->mask + (uint32_t)at / 8, v, f->lo, f->hi);
+#endif
+  v = tl_clip_v(v, f->lo, f->hi);
+#if TL_MASK_IN_REGISTER
+  if (kind == TL_KEEPS) v = tl_keep(v, f->keep + (uint32_t)at / 8);
+#endif
+  tl_save(y + at, v);
+}
+
 /* Masks of the stored elements first .. last-1; first is a multiple of 8. A clipped value lies strictly inside exactly
  * where the unclipped one did. */
 static inline void tl_finish_masks(const tl_finish *f, float *y, int32_t first, int32_t last) {

@@ -32,6 +32,9 @@ void tl_gemm_rows(const void *gemm, int32_t part, int32_t parts);
 /* A tl_part over the columns; b as it is. For products whose m is small: weight gradients. */
 void tl_gemm_columns(const void *gemm, int32_t part, int32_t parts);
 
+/* A tl_part over chunks of p (tl_chunks.h); c: [TL_CHUNKS][m][ldc], for tl_chunks_part. No finish, no update. */
+void tl_gemm_chunks(const void *gemm, int32_t part, int32_t parts);
+
 /* Rows first .. last-1; first a multiple of 8 where there is a mask. */
 void tl_gemm_range(const tl_gemm *g, int32_t first, int32_t last);
 

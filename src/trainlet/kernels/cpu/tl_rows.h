@@ -3,16 +3,14 @@
 #define TL_ROWS_H
 
 #include "tl_finish.h"
-#include "tl_update.h"
 
 typedef struct {
   const float *dy; /* [positions][channels] */
   int32_t positions, channels;
-  float *sums;     /* scratch: [channels], and a register */
-  const tl_update *u;
+  float *sums;     /* [TL_CHUNKS][channels], and a register behind: for tl_chunks_part */
 } tl_bias_sums;
 
-/* Sum over positions, then the update. Over channels. */
+/* Sums over the positions of each chunk (tl_chunks.h). Over chunks. */
 void tl_bias_sums_part(const void *sums, int32_t part, int32_t parts);
 
 typedef struct {

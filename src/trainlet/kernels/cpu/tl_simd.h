@@ -52,7 +52,7 @@ TL_INLINE tl_vf tl_load_part(const float *p, int32_t count) {
 TL_INLINE void tl_save_part(float *p, tl_vf v, int32_t count) {
   if (count >= TL_VL) {
     tl_save(p, v);
-  } else {
+  } else if (count > 0) {
     memcpy(p, &v, (size_t)count * sizeof(float));
   }
 }
