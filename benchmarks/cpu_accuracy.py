@@ -142,7 +142,7 @@ def agree_torch(path: Path, seed: int, threads: int) -> dict[str, Any]:
         rule.zero_grad()
         loss.backward()
         rule.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     right = 0
     with torch.no_grad():
         for i in range(0, len(data.x_test), 64):

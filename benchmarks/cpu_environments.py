@@ -24,13 +24,16 @@ class Environment:
     extras: tuple[str, ...] = ()
 
 
-# onnxruntime-training ended with 1.19.2; the onnx of its time knows the operators that its artifacts use.
+# onnxruntime-training ended with 1.19.2; the onnx of its time knows the operators that its artifacts use, and
+# importing its training module takes torch, though its package does not say so.
 ENVIRONMENTS = {
     "trainlet": Environment((str(ROOT),)),
     "torch": Environment(("torch==2.13.0", "numpy"), ("transformers>=5.0",)),
     "jax": Environment(("jax>=0.7",), ("safetensors",)),
     "tensorflow": Environment(("tensorflow-cpu>=2.18",), ("safetensors",)),
-    "onnxruntime": Environment(("onnxruntime-training==1.19.2", "onnx==1.16.2"), ("safetensors",)),
+    "onnxruntime": Environment(
+        ("onnxruntime-training==1.19.2", "onnx==1.16.2", "torch==2.13.0"), ("safetensors",)
+    ),
 }
 
 

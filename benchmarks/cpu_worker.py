@@ -65,7 +65,7 @@ def torch_eager(spec: Mapping[str, Any], folder: Path, wrap: str = "") -> Ready:
         rule.zero_grad()
         loss.backward()
         rule.step()
-        return float(loss)
+        return float(loss.detach())
 
     return step, {}
 
