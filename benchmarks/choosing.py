@@ -6,8 +6,8 @@
 
 At the analytic budget of each published scheme of mcunet-5fps (49, 99 and 148 KB) the search is given the
 same budget, for fixed channels (rule norm) and for channels that are redrawn every epoch. As in `trainlet
-search`, what comes of several readings of the measured gains is trained, and the best on validation images is
-what was found. It and the others are then trained in the same way. Of cifar10 the first 3,000 training images
+search`, what comes of several readings of the measured gains is trained, and the best on validation images, also
+of what was proposed for less, is what was found. It and the others are then trained in the same way. Of cifar10 the first 3,000 training images
 are trained on; the rate of each scheme is the best of three a factor of two apart (or beyond an end that is
 best) on the other 3,000, after as many epochs (caltech101: on 20% of each class). The test images are seen
 once, by three seeds at that rate. `last:K` is the largest K that fits the RAM of the found scheme, or K = 1
@@ -123,20 +123,21 @@ def compared(row: Row, path: Path) -> dict:
     return log.append(row, "validation", row.middle_rate, run)
 
 
-def found_schemes(data: str, analysis: Path, batch: int, path: Path, pool: ProcessPoolExecutor) -> list[str]:
-    """For each size the proposal of best validation accuracy, of either rule."""
+def found_schemes(args: argparse.Namespace, pool: ProcessPoolExecutor) -> list[str]:
+    """For each size the proposal of best validation accuracy, of those for smaller sizes too."""
+    data = args.data
     graph = api.load(model_path(MODEL))
-    contributions = read(analysis, graph, api.load_dataset(graph, shared() / DATA[data]))
-    finders = {rule: searcher(data, analysis, rule) for rule in RULES}
-    chosen = []
+    contributions = read(args.analysis, graph, api.load_dataset(graph, shared() / DATA[data]))
+    finders = {rule: searcher(data, args.analysis, rule) for rule in args.rules}
+    chosen, results = [], list[dict]()
     for size in SIZES:
         files = [
             f for rule, finder in finders.items() for f in proposals(finder, contributions, data, size, rule)
         ]
-        rows = [Row(data, MODEL, str(f), MASTER, batch, EPOCHS[data]) for f in files]
-        results = list(pool.map(compared, rows, [path] * len(rows)))
-        for record in results:
+        rows = [Row(data, MODEL, str(f), MASTER, args.batch, EPOCHS[data]) for f in files]
+        for record in pool.map(compared, rows, [args.log] * len(rows)):
             print("proposed:", describe(record), flush=True)
+            results.append(record)
         best = max(results, key=lambda r: (r["loss"] is not None, r["accuracy"]))
         chosen.append(best["scheme"])
     return chosen
@@ -152,12 +153,11 @@ def last_of_equal_memory(finder: Searcher, budget: int) -> str:
     return f"last:{max(fitting, default=1)}"
 
 
-def names_of(data: str, analysis: Path, batch: int, path: Path, pool: ProcessPoolExecutor) -> list[str]:
+def names_of(args: argparse.Namespace, pool: ProcessPoolExecutor) -> list[str]:
     """The schemes to compare."""
-    names, finder = ["head", "bias-only:22"], searcher(data, analysis, "norm")
-    for size, ours in zip(SIZES, found_schemes(data, analysis, batch, path, pool), strict=True):
-        names += [f"{MODEL}:{size}", ours, last_of_equal_memory(finder, planned_ram_bytes(ours))]
-    return names
+    finder, found = searcher(args.data, args.analysis, "norm"), found_schemes(args, pool)
+    last = [last_of_equal_memory(finder, planned_ram_bytes(ours)) for ours in found]
+    return [*found, *(f"{MODEL}:{size}" for size in SIZES), "head", "bias-only:22", *last]
 
 
 def planned_ram_bytes(scheme: str) -> int:
@@ -248,6 +248,7 @@ def main() -> None:
     )
     parser.add_argument("--data", default="cifar10", choices=sorted(EPOCHS))
     parser.add_argument("--only", nargs="*", help="only these schemes: names, or files")
+    parser.add_argument("--rules", nargs="*", default=RULES, choices=RULES, help="of the channels proposed")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seeds", type=int, default=3)
@@ -262,7 +263,7 @@ def main() -> None:
         if args.analysis is None and not args.only:
             parser.error("name the --analysis")
         with ProcessPoolExecutor(args.jobs) as pool:
-            names = args.only or names_of(args.data, args.analysis, args.batch, args.log, pool)
+            names = args.only or names_of(args, pool)
             for seed in range(args.seeds):
                 rows = runs_of(names, args.data, args.batch, [seed])
                 for record in pool.map(finish, rows, [args.log] * len(rows)):
