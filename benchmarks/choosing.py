@@ -6,12 +6,13 @@
 
 At the analytic budget of each published scheme of mcunet-5fps (49, 99 and 148 KB) the search is given the
 same budget, for fixed channels (rule norm) and for channels that are redrawn every epoch. As in `trainlet
-search`, what comes of several readings of the measured gains is trained, and the best on validation images, also
-of what was proposed for less, is what was found. It and the others are then trained in the same way. Of cifar10 the first 3,000 training images
-are trained on; the rate of each scheme is the best of three a factor of two apart (or beyond an end that is
-best) on the other 3,000, after as many epochs (caltech101: on 20% of each class). The test images are seen
-once, by three seeds at that rate. `last:K` is the largest K that fits the RAM of the found scheme, or K = 1
-where none does. Every finished run is a line of runs/choosing.jsonl; schemes are files in runs/schemes.
+search`, what comes of several readings of the measured gains is trained, and the best on validation images,
+also of what was proposed for less, is what was found. It and the others are then trained in the same way.
+Of cifar10 the first 3,000 training images are trained on; the rate of each scheme is the best of three a
+factor of two apart (or beyond an end that is best) on the other 3,000, after as many epochs (caltech101: on
+20% of each class). The test images are seen once, by three seeds at that rate. `last:K` is the largest K that
+fits the RAM of the found scheme, or K = 1 where none does. Finished runs are lines of runs/choosing.jsonl;
+schemes are files in runs/schemes.
 """
 
 from __future__ import annotations
