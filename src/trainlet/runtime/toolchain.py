@@ -33,7 +33,7 @@ CPU_FLAGS = (
     "-pthread",
 )
 # Over FLAGS, for what is generated: a list of calls, in which nothing is to be gained by optimizing it.
-GENERATED = ("-O0",)
+GENERATED = ("-O0", "-fno-sanitize=all")  # zig sanitizes what is not optimized
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Werror")
 
