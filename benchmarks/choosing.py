@@ -52,6 +52,7 @@ from trainlet.choose.memory import MemoryModel
 from trainlet.choose.request import channel_order, readings
 from trainlet.choose.search import Options, Searcher
 from trainlet.choose.space import Choice, space
+from trainlet.choose.uniform import uniform
 from trainlet.data import Dataset
 from trainlet.runtime.toolchain import cache_folder
 from trainlet.scheme import analytic_bits, resolve_scheme
@@ -106,8 +107,11 @@ def proposals(finder: Searcher, found: Contributions, data: str, size: str, rule
     budget = -(-finder.space.analytic_bits(finder.space.choice(published)) // 8)
     SCHEMES.mkdir(parents=True, exist_ok=True)
     paths: dict[Choice, Path] = {}
-    for name, gains in {"proposed": finder.gains, **readings(finder, found)}.items():
-        choice = replace(finder, gains=gains).search(budget, Options(cost="analytic")).choice
+    choices = {
+        name: replace(finder, gains=gains).search(budget, Options(cost="analytic")).choice
+        for name, gains in {"proposed": finder.gains, **readings(finder, found)}.items()
+    }
+    for name, choice in {**choices, **uniform(finder, found, budget, "analytic")}.items():
         path = SCHEMES / f"{data}-{size}-{rule}-{name.replace(' ', '-')}.json"
         if paths.setdefault(choice, path) == path and not path.exists():
             path.write_text(finder.scheme(choice, path.stem).to_json())

@@ -19,6 +19,7 @@ from trainlet.choose.search import Found, Options, Searcher
 from trainlet.choose.space import Choice, Space, space
 from trainlet.choose.step_time import StepTime
 from trainlet.choose.task import AnalysisSettings, Task, make_task
+from trainlet.choose.uniform import uniform
 from trainlet.data import Dataset
 from trainlet.errors import SchemeError, TrainletError
 from trainlet.frontends import load
@@ -211,7 +212,7 @@ def candidates_for(
     finder: Searcher, request: Request, proposal: Found, found: Contributions
 ) -> list[Candidate]:
     """The proposal, the head alone, the best number of biases alone, proposals by other readings of the same
-    gains and smaller ones.
+    gains, one share for all weights of a kind, and smaller ones.
     """
     options, budget, kind = request.options, request.budget_bytes, request.options.cost
     least = finder.cost(finder.space.nothing, kind)
@@ -227,6 +228,7 @@ def candidates_for(
         choices[f"proposed at {part:.0%}"] = finder.search(
             int(least + part * (budget - least)), smaller
         ).choice
+    choices |= uniform(finder, found, budget, kind)
     for name, gains in readings(finder, found).items():
         choices[name] = replace(finder, gains=gains).search(budget, replace(options, refine=False)).choice
     unique: dict[Choice, str] = {}
