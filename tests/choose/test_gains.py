@@ -16,6 +16,7 @@ from trainlet.choose.gains import ceiling_of, measured_gains
 from trainlet.choose.memory import MemoryModel
 from trainlet.choose.search import Searcher
 from trainlet.choose.space import Choice, space
+from trainlet.choose.uniform import uniform
 
 GRAPH = network("residual", True)
 FOUND, PLACES = analysis_of(GRAPH, dataset(GRAPH)), space(GRAPH)
@@ -81,3 +82,22 @@ def test_a_search_for_redrawn_channels_keeps_the_budget_and_says_so_in_the_schem
     ]
     scheme = finder.scheme(found.choice)
     assert all(scheme.weights[name].redraw for name in partial)
+
+
+def test_one_share_for_a_kind_is_the_largest_that_fits():
+    graph = mobile_space().graph
+    found, places = analysis_of(graph, dataset(GRAPH)), mobile_space()
+    finder = Searcher(places, measured_gains(found, places), mobile_memory())
+    least, shares = finder.cost(places.nothing, "analytic"), []
+    for budget in (least, least + 400, least + 900, least + 10**6):
+        choices = uniform(finder, found, budget, "analytic")
+        assert len(choices) == (budget > least)
+        for name, choice in choices.items():
+            trained = [x for x, c in zip(places.body, choice.counts) if c]
+            part = {x.part for x in found.layers if x.weight in [t.weight.name for t in trained]}
+            assert part == {name.removeprefix("uniform ")} and choice.biases == 0
+            assert finder.cost(choice, "analytic") <= budget
+            ratio = {round(c / x.channels, 2) for x, c in zip(places.body, choice.counts) if c}
+            assert max(ratio) - min(ratio) < 0.13  # whole channels
+            shares.append(max(ratio))
+    assert shares == sorted(shares) and shares[-1] == 1.0
