@@ -5,7 +5,7 @@ import numpy as np
 from tests.kernels.reference import ConvShape
 
 SEEDS = range(30)
-CONV_SCRATCH = 16384
+CONV_SCRATCH = 4096
 
 
 def close(got, want, tolerance=1e-5):

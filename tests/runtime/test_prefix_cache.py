@@ -62,7 +62,7 @@ def test_a_scheme_without_a_frozen_prefix_has_no_cache() -> None:
 
 def test_a_split_batch_is_remembered_part_by_part() -> None:
     def run(cache: str | None) -> list[float]:
-        program = trainlet.compile(GRAPH, scheme="last:3", batch=8, budget=36_288, backend="c99")
+        program = trainlet.compile(GRAPH, scheme="last:3", batch=8, budget=24_000, backend="c99")
         assert program.calls > 1
         return program.fit((X, Y), epochs=3, lr=0.05, cache=cache).loss
 

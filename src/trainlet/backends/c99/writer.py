@@ -59,7 +59,7 @@ def scratch_bytes(node: Node, lanes: int = HOST_LANES) -> int:
 
 def conv_scratch_bytes(lanes: int) -> int:
     """TL_CONV_SCRATCH_BYTES of tl_types.h: every dense kernel's."""
-    return 16384 if lanes > BOARD_LANES else 2048
+    return 4096 if lanes > BOARD_LANES else 2048
 
 
 def identifier(text: str) -> str:

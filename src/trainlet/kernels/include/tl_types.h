@@ -27,7 +27,7 @@
 
 /* Scratch of every dense kernel: convolution forward, input gradient, weight gradient, matrix product. */
 #ifndef TL_CONV_SCRATCH_BYTES
-#define TL_CONV_SCRATCH_BYTES (TL_LANES > 4 ? 16384 : 2048)
+#define TL_CONV_SCRATCH_BYTES (TL_LANES > 4 ? 4096 : 2048)
 #endif
 
 /* Stride sh, sw; padding above pt and on the left pl (below and on the right implied by oh, ow); dilation dh, dw.

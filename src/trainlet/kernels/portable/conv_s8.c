@@ -14,7 +14,12 @@
 #include "tl_weights.h"
 #include "tl_window.h"
 
-enum { CHUNK = TL_CONV_SCRATCH_BYTES / 4 / TL_LANES, BLOCK = TL_CONV_SCRATCH_BYTES / 8 / TL_LANES, PADDING = 128 };
+enum {
+  WORK = TL_PAIRS ? 16384 : TL_CONV_SCRATCH_BYTES, /* bytes of panel and sums */
+  CHUNK = WORK / 4 / TL_LANES,
+  BLOCK = WORK / 8 / TL_LANES,
+  PADDING = 128
+};
 
 typedef struct {
   const tl_conv_shape *s;
@@ -111,9 +116,15 @@ static void conv_lanes(sweep *a, const tl_weights *w, const tl_bias *b, const tl
 
 static void conv(const tl_conv_shape *s, const int8_t *x, int32_t x_zero, const tl_weights *w, const tl_bias *b,
                  const tl_rescale *by, int8_t *y, uint8_t *mask, void *scratch) {
+#if TL_PAIRS /* a computer's stack, not the program's memory: a wider panel is loaded less often */
+  int32_t work[WORK / 4];
+  (void)scratch;
+#else
+  int32_t *work = scratch;
+#endif
   /* of even channels every run of columns begins and ends at a pair */
-  sweep a = {.s = s, .x = x, .x_zero = x_zero, .panel = scratch, .paired = TL_PAIRS && s->c / s->groups % 2 == 0};
-  int32_t *sums = (int32_t *)scratch + TL_CONV_SCRATCH_BYTES / 8;
+  sweep a = {.s = s, .x = x, .x_zero = x_zero, .panel = (int16_t *)work, .paired = TL_PAIRS && s->c / s->groups % 2 == 0};
+  int32_t *sums = (int32_t *)work + WORK / 8;
   int32_t og = s->o / s->groups;
   memset(a.padding, x_zero, sizeof a.padding);
   if (mask) memset(mask, 0, (size_t)TL_MASK_BYTES(s->n * s->oh * s->ow * s->o));
