@@ -15,6 +15,7 @@ from tests.host.programs import NETWORKS, samples
 from trainlet.api import Settings, build
 from trainlet.data import Dataset, InputTransform, Samples
 from trainlet.errors import BackendError
+from trainlet.scheme import Channels, UpdateScheme, layers
 from trainlet.standalone import compile_standalone, write_dataset
 
 GRAPH = NETWORKS["residual"]()
@@ -46,6 +47,23 @@ def trained(program: Path, data: Path, to: Path, emulator: tuple[str, ...] = ())
     words = ("train", data, "--epochs", 3, "--lr", 0.05, "--constant", "--in-order", "--save", to)
     text = run(program, *words, emulator=emulator)
     return [float(x) for x in re.findall(r"loss ([\d.]+)", text)], to.read_bytes()[STATE_AT:]
+
+
+def test_it_redraws_channels_as_python_does(data: Path, tmp_path: Path) -> None:
+    found = [x for x in layers(GRAPH) if not x.depthwise]
+    some = {
+        found[-2].weight.name: Channels(share=0.25, redraw=True),
+        found[-1].weight.name: Channels(share=1.0),
+    }
+    settings = Settings(UpdateScheme("redrawn", some), batch=4)
+    program = compile_standalone(GRAPH, settings, tmp_path / "redrawn", backend="c99")[0]
+    _, state = trained(program, data, tmp_path / "s.bin")
+    host = build(GRAPH, settings)
+    for epoch in range(3):
+        host.redraw(epoch)
+        for i in range(0, 20, 4):
+            host.step(X[i : i + 4], Y[i : i + 4], 0.05)
+    assert state == host.region("state").tobytes()
 
 
 def test_it_trains_as_python_does(native: Path, data: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import trainlet
 from tests.choose.networks import mobile
 from tests.choose.tasks import dataset
 from tests.host.programs import network
@@ -122,6 +124,39 @@ def test_interrupted_and_resumed_it_ends_with_the_same_bits(master, tmp_path: Pa
     assert second.host.region("state").tobytes() == straight.host.region("state").tobytes()
 
 
+def test_a_checkpoint_gives_the_network_that_was_trained(tmp_path: Path):
+    graph = network("residual", True)
+    name = weights(graph)[0].weight.name
+    settings = api.Settings(scheme(graph, Channels(share=0.25, redraw=True)), "nearest", batch=8, seed=SEED)
+    path = tmp_path / "c.npz"
+    api.train(graph, dataset(graph), settings, 3, 0.05, seed=SEED, checkpoint=path)
+    _, restored, state = api.restore(graph, path)
+    assert restored.scheme.weights[name] == Channels(count=state[f"{name}.channels"].size, redraw=True)
+    whole, now = state[f"{name}.base"].copy(), list(state[f"{name}.channels"])
+    whole[..., now] = state[f"{name}.trained"]
+    assert (api.adapted_graph(graph, path).constants[name].data == whole).all()
+    assert (whole != graph.constants[name].data).any((0, 1, 2)).sum() > len(now)
+    host = api.build(graph, replace(restored, batch=1))
+    host.restore(state)
+    x = dataset(graph).x_test.batch(np.arange(4))
+    plain = api.build(api.adapted_graph(graph, path), api.Settings("head", "nearest"))
+    assert (host.predict(x) == plain.predict(x)).all()
+
+
+def test_a_compiled_program_redraws_as_it_fits():
+    graph = network("residual", False)
+    middle = weights(graph)[0]
+    program = trainlet.compile(
+        graph, scheme=scheme(graph, Channels(share=0.25, redraw=True)), batch=4, seed=SEED
+    )
+    x = np.random.default_rng(0).normal(size=(8, *graph.inputs[0].shape[1:])).astype(np.float32)
+    program.fit((x, np.arange(8) % 5), epochs=3, lr=0.01)
+    table = program.host.tensor(f"{middle.weight.name}.channels").tolist()
+    assert table == list(drawn(middle.channels, middle.channels // 4, SEED, 0, 2))
+    base = program.host.tensor(f"{middle.weight.name}.base")
+    assert (base != graph.constants[middle.weight.name].data).any((0, 1, 2)).sum() == middle.channels // 2
+
+
 def test_the_plan_counts_the_whole_weight():
     graph = network("residual", True)
     middle = weights(graph)[0]
@@ -137,8 +172,6 @@ def test_a_float_network_and_its_kernels_redraw_too():
     graph = network("residual", False)
     middle = weights(graph)[0]
     settings = api.Settings(scheme(graph, Channels(share=0.25, redraw=True)), seed=SEED)
-    import trainlet
-
     for backend in ("c99", "cpu"):
         program = trainlet.compile(graph, scheme=settings.scheme, batch=4, seed=SEED, backend=backend)
         program.host.init()

@@ -69,16 +69,28 @@ def checkpoint_meta(model: str, settings: Settings, chosen: Selection) -> dict[s
     """What is needed to build the same program again for the network named `model`, JSON-ready."""
     weights = {k: None if v is None else list(v) for k, v in chosen.weights.items()}
     values = {**asdict(replace(settings, scheme="")), "scheme": chosen.name}
-    return {"model": model, "settings": values, "weights": weights, "biases": sorted(chosen.biases)}
+    return {
+        "model": model,
+        "settings": values,
+        "weights": weights,
+        "biases": sorted(chosen.biases),
+        "redrawn": sorted(chosen.redrawn),
+    }
 
 
 def settings_of(meta: Mapping[str, Any]) -> Settings:
-    """The settings a checkpoint was trained with, its scheme by explicit channels."""
+    """The settings a checkpoint was trained with; its scheme by channels, or by their number if redrawn."""
     from trainlet.scheme import Channels
 
-    weights = {
-        k: Channels(share=1.0) if v is None else Channels(indices=tuple(v))
-        for k, v in meta["weights"].items()
-    }
+    redrawn = meta.get("redrawn", ())  # absent before channels could be redrawn
+
+    def channels(name: str, chosen: list[int] | None) -> Channels:
+        if chosen is None:
+            return Channels(share=1.0)
+        if name in redrawn:
+            return Channels(count=len(chosen), redraw=True)
+        return Channels(indices=tuple(chosen))
+
+    weights = {name: channels(name, chosen) for name, chosen in meta["weights"].items()}
     scheme = UpdateScheme(meta["settings"]["scheme"], weights, tuple(meta["biases"]))
     return Settings(**{**meta["settings"], "scheme": scheme})

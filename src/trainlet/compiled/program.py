@@ -141,6 +141,7 @@ class CompiledProgram:
         (constant_lr: stays). validation: data measured after each epoch. watch(epoch, step, loss) is called
         after every update. cache: activations behind the frozen prefix are kept and later epochs start
         there, where samples repeat ("auto" in memory, None never, a path or CacheOptions as they say).
+        Channels that a scheme redraws every epoch are those of this call's epochs, counted from 0.
         Raises TrainingError where the loss is not finite; the state is then that of the epoch's start.
         """
         if epochs < 1 or not 0 <= warmup_epochs < epochs:
@@ -151,6 +152,7 @@ class CompiledProgram:
         kept, result.cache = self._cache(source, cache)
         for epoch in range(epochs):
             before, started = self.host.region("state").copy(), time.perf_counter()
+            self.host.redraw(epoch)
             total, right, steps = 0.0, 0, 0
             for batch in source.epoch(epoch):
                 rate = peak

@@ -106,14 +106,13 @@ class HostProgram:
         chosen = self.manifest["optimizer"]["seed"] if seed is None else seed
         self._call("init", None, ctypes.c_uint32(chosen))
 
-    @property
-    def redraws(self) -> bool:
-        """Whether some weights train other channels in every epoch."""
-        return any(p.get("redrawn") for p in self.manifest["parameters"])
-
     def redraw(self, epoch: int) -> None:
-        """The channels of an epoch (1, 2, …) instead of those before; `init` draws those of the first."""
-        self._call("redraw", None, ctypes.c_uint32(epoch))
+        """The channels of an epoch (0, 1, …) instead of those before; nothing where a scheme redraws none.
+
+        `init` draws those of epoch 0.
+        """
+        if any(p.get("redrawn") for p in self.manifest["parameters"]):
+            self._call("redraw", None, ctypes.c_uint32(epoch))
 
     def _samples(self, samples: np.ndarray, count: int) -> np.ndarray:
         dtype = DTYPES[self.manifest["input"]["dtype"]][0]

@@ -171,8 +171,7 @@ class Trainer:
 
     def _epoch(self, watch: Watch, checkpoint: Path | None) -> Progress:
         """One pass over the training samples in an order drawn from (seed, epoch); the last report of it."""
-        if self.epoch and self.host.redraws:
-            self.host.redraw(self.epoch)
+        self.host.redraw(self.epoch)
         order = np.random.default_rng([self.config.seed, self.epoch]).permutation(len(self.data.x_train))
         started, total, correct = time.perf_counter(), 0.0, 0
         for step in range(self.steps_per_epoch):

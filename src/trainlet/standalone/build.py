@@ -175,6 +175,7 @@ def _header(manifest: dict[str, Any], calls: int) -> str:
     batch = int(manifest["batch"])
     outputs = int(manifest["output"]["shape"][-1])
     classifies = label["dtype"] == "s32"
+    redraws = any(p.get("redrawn") for p in manifest["parameters"])
     values = {
         "NET(function)": f"{name}_##function",
         "NET_T": f"{name}_t",
@@ -189,6 +190,7 @@ def _header(manifest: dict[str, Any], calls: int) -> str:
         "CALLS": calls,
         "ACCUMULATES": int(accumulates),
         "CLASSIFIES": int(classifies),
+        "REDRAW(net, epoch)": f"{name}_redraw(net, epoch)" if redraws else "((void)(net), (void)(epoch))",
         "MODEL_ID": f"{name.upper()}_MODEL_ID",
         "STATE_BYTES": f"{name.upper()}_STATE_BYTES",
         "MODEL_NAME": json.dumps(manifest["name"]),

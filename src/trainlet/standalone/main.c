@@ -177,6 +177,7 @@ static void train(const options_t *o, const data_t *d) {
     int right = 0;
     for (uint64_t i = 0; i < d->train; i++) order[i] = (uint32_t)i;
     if (!o->in_order) shuffle(order, d->train, o->seed, epoch);
+    REDRAW(&net, (uint32_t)epoch);
     for (uint64_t s = 0; s < steps; s++) {
       const double lr = rate(o, (uint64_t)epoch * steps + s, (uint64_t)o->epochs * steps);
       const double loss = update(d, order + s * each, (float)lr, &right, o->data);
