@@ -73,7 +73,7 @@ def searcher(data: str, analysis: Path, rule: str) -> Searcher:
     redraw = rule == "redraw"
     memory = MemoryModel(places, replace(settings, classes=None), True, cache_folder(), redraw)
     gains = measured_gains(found, places, redraw=redraw)
-    return Searcher(places, gains, memory, indices=channel_order(found, rule), redraw=redraw)
+    return Searcher(places, gains, memory, indices=channel_order(found, rule))
 
 
 def validation(data: str) -> Dataset:

@@ -71,7 +71,7 @@ def test_a_search_for_redrawn_channels_keeps_the_budget_and_says_so_in_the_schem
     memory = MemoryModel(places, SETTINGS, for_board=True, redraw=True)
     from tests.choose.networks import made_up_gains
 
-    finder = Searcher(places, made_up_gains(places), memory, redraw=True)
+    finder = Searcher(places, made_up_gains(places), memory)
     budget = finder.plan(places.nothing).ram_bytes + 4000
     found = finder.search(budget)
     assert found.ram_bytes == finder.plan(found.choice).ram_bytes <= budget

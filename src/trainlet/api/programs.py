@@ -197,8 +197,8 @@ def emit(
 def build(model: str | Path | Graph, settings: Settings, thorough: bool = True) -> HostProgram:
     """Planned, emitted, compiled for this machine, loaded.
 
-    thorough: False where nobody asks for its memory: the same results, planned in less time, a few percent
-    more RAM.
+    thorough: False where nobody asks for its memory: the same results, planned in less time, with
+    somewhat more RAM.
     """
     from trainlet.backends.c99 import write_host_sources
     from trainlet.runtime.host import HostProgram

@@ -165,7 +165,7 @@ def _searcher(graph: Graph, data: Dataset, settings: api.Settings, request: Requ
     redraw = request.rule == "redraw"
     memory = MemoryModel(places, plain, request.board is not None, cache_folder(), redraw)
     nothing = Gains(np.zeros(len(places.body) + 1), lambda layer, count: 0.0)
-    return Searcher(places, nothing, memory, redraw=redraw)
+    return Searcher(places, nothing, memory)
 
 
 def channel_order(found: Contributions, rule: str) -> Mapping[str, Sequence[int]] | None:

@@ -70,7 +70,6 @@ class Searcher:
     memory: MemoryModel
     others: list[Limit] = field(default_factory=list)  # limits beside memory, such as time
     indices: Mapping[str, Sequence[int]] | None = None
-    redraw: bool = False  # channels of dense weights are drawn anew every epoch
     objective: Objective | None = None
     _plans: dict[Choice, Program] = field(default_factory=dict)
 
@@ -80,6 +79,11 @@ class Searcher:
             settings = replace(self.memory.settings, scheme=self.scheme(choice), budget_bytes=None)
             self._plans[choice] = api.plan(self.space.graph, settings, for_board=self.memory.for_board)
         return self._plans[choice]
+
+    @property
+    def redraw(self) -> bool:
+        """Whether channels of dense weights are drawn anew every epoch."""
+        return self.memory.redraw
 
     def scheme(self, choice: Choice, name: str = "chosen") -> Any:
         return self.space.scheme(choice, name, self.indices, self.redraw)
