@@ -128,10 +128,10 @@ def processor() -> str:
 
 
 def free_cores() -> int:
-    """Cores that nobody uses, at least one: parallel trials do not start a compiler on every core each."""
+    """Cores that nobody else uses, at least one: parallel trials do not start a compiler on every core each."""
     cores = os.cpu_count() or 1
     try:
-        return max(1, min(cores, round(cores - os.getloadavg()[0])))
+        return max(1, min(cores, round(cores + 1 - os.getloadavg()[0])))  # one of the load is us
     except (AttributeError, OSError):
         return cores
 

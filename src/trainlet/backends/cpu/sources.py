@@ -8,6 +8,8 @@ from pathlib import Path
 
 _DEFINED = re.compile(r"^(?!static|typedef|enum|struct|#)[A-Za-z][\w ]*[ *](tl_\w+)\(", re.MULTILINE)
 _NAMED = re.compile(r"\btl_\w+")
+# What names functions without calling them: comments and prototypes.
+_IDLE = re.compile(r"/\*.*?\*/|^[A-Za-z][\w ]*[ *]tl_\w+\([^;{]*\);", re.MULTILINE | re.DOTALL)
 _INCLUDED = re.compile(r'^\s*#include "(tl_\w+\.h)"', re.MULTILINE)
 
 
@@ -26,7 +28,7 @@ def kernel_files(folder: Path, program: str) -> list[Path]:
     found: dict[str, None] = {"cpu_check.c": None}
     queue = [program, texts["cpu_check.c"][1]]
     while queue:
-        text = queue.pop()
+        text = _IDLE.sub("", queue.pop())
         wanted = [home[name] for name in _NAMED.findall(text) if name in home]
         for file in (*wanted, *(h for h in _INCLUDED.findall(text) if h in texts)):
             if file not in found:

@@ -49,24 +49,25 @@ TL_INLINE void group(const line *l, int32_t ox, const int kw, const int stride, 
           if (i >= j * stride && i < j * stride + kw) acc[j] += v * tap[i - j * stride];
       }
     }
-#pragma GCC unroll 4
-    for (int j = 0; j < pixels; j++)
-      tl_finish_save(&f, y, acc[j], at + j * channels, channels - c, channels, kind);
+    tl_finish_save_all(&f, y, acc, pixels, at, channels, channels - c, channels, kind);
   }
 }
 
-TL_INLINE void row_of(const line *l, const int kw, const int stride, const int kind) {
+/* One result, of any kind: each copy of a group takes its time to compile. */
+typedef void (*run_single)(const line *, int32_t);
+
+TL_INLINE void row_of(const line *l, const int kw, const int stride, const int kind, const run_single single) {
   const tl_conv_shape *s = &l->d->s;
   int32_t ox = 0;
   for (; ox + PIXELS <= s->ow; ox += PIXELS) {
     int32_t left = ox * stride - s->pl;
-    if (left >= 0 && left + (PIXELS - 1) * stride + kw <= s->w) {
+    if (kind != TL_ANY_ENDING && left >= 0 && left + (PIXELS - 1) * stride + kw <= s->w) {
       group(l, ox, kw, stride, PIXELS, 0, kind);
     } else {
       group(l, ox, kw, stride, PIXELS, 1, kind);
     }
   }
-  for (; ox < s->ow; ox++) group(l, ox, kw, stride, 1, 1, kind);
+  for (; ox < s->ow; ox++) single(l, ox);
 }
 
 /* Any window. */
@@ -89,11 +90,12 @@ static void row_of_any(const line *l) {
 
 typedef void (*run_row)(const line *);
 
-#define ROW(NAME, KW, STRIDE)                                                             \
-  static void NAME##_plain(const line *l) { row_of(l, KW, STRIDE, TL_PLAIN); }            \
-  static void NAME##_mask(const line *l) { row_of(l, KW, STRIDE, TL_WRITES_MASK); }       \
-  static void NAME##_keep(const line *l) { row_of(l, KW, STRIDE, TL_KEEPS); }             \
-  static void NAME##_any(const line *l) { row_of(l, KW, STRIDE, TL_ANY_ENDING); }         \
+#define ROW(NAME, KW, STRIDE)                                                                                      \
+  static void NAME##_single(const line *l, int32_t ox) { group(l, ox, KW, STRIDE, 1, 1, TL_ANY_ENDING); }          \
+  static void NAME##_plain(const line *l) { row_of(l, KW, STRIDE, TL_PLAIN, NAME##_single); }                      \
+  static void NAME##_mask(const line *l) { row_of(l, KW, STRIDE, TL_WRITES_MASK, NAME##_single); }                 \
+  static void NAME##_keep(const line *l) { row_of(l, KW, STRIDE, TL_KEEPS, NAME##_single); }                       \
+  static void NAME##_any(const line *l) { row_of(l, KW, STRIDE, TL_ANY_ENDING, NAME##_single); }                   \
   static const run_row NAME[] = {NAME##_plain, NAME##_mask, NAME##_keep, NAME##_any};
 ROW(row_3_1, 3, 1)
 ROW(row_3_2, 3, 2)

@@ -74,24 +74,25 @@ TL_INLINE void group(const line *l, int32_t j, const int kw, const int odd, cons
         }
       }
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < 2 * pairs; i++)
-      tl_finish_save(&f, y, acc[i], at + i * (int32_t)channels, (int32_t)channels - c, (int32_t)channels, kind);
+    tl_finish_save_all(&f, y, acc, 2 * pairs, at, (int32_t)channels, (int32_t)channels - c, (int32_t)channels, kind);
   }
 }
 
-TL_INLINE void row_of(const line *l, const int kw, const int odd, const int kind) {
+/* One pair, of any kind: each copy of a group takes its time to compile. */
+typedef void (*run_pair)(const line *, int32_t);
+
+TL_INLINE void row_of(const line *l, const int kw, const int odd, const int kind, const run_pair pair) {
   const tl_conv_shape *s = &l->d->s;
   const int32_t low = s->pl / 2 + (odd - kw + 1) / 2, high = s->pl / 2 + PAIRS - 1 + (1 + odd) / 2; /* of dy, beside j */
   int32_t j = 0;
   for (; 2 * (j + PAIRS) <= s->w; j += PAIRS) {
-    if (j + low >= 0 && j + high < s->ow) {
+    if (kind != TL_ANY_ENDING && j + low >= 0 && j + high < s->ow) {
       group(l, j, kw, odd, PAIRS, 0, kind);
     } else {
       group(l, j, kw, odd, PAIRS, 1, kind);
     }
   }
-  for (; 2 * (j + 1) <= s->w; j++) group(l, j, kw, odd, 1, 1, kind);
+  for (; 2 * (j + 1) <= s->w; j++) pair(l, j);
   if (2 * j < s->w) pixel(l, 2 * j);
 }
 
@@ -102,10 +103,11 @@ static void row_of_any(const line *l) {
 typedef void (*run_row)(const line *);
 
 /* A gradient has no bias and writes no mask. */
-#define ROW(NAME, KW, ODD)                                                                     \
-  static void NAME##_plain(const line *l) { row_of(l, KW, ODD, TL_PLAIN); }                    \
-  static void NAME##_keep(const line *l) { row_of(l, KW, ODD, TL_KEEPS); }                     \
-  static void NAME##_any(const line *l) { row_of(l, KW, ODD, TL_ANY_ENDING); }                 \
+#define ROW(NAME, KW, ODD)                                                                               \
+  static void NAME##_pair(const line *l, int32_t j) { group(l, j, KW, ODD, 1, 1, TL_ANY_ENDING); }       \
+  static void NAME##_plain(const line *l) { row_of(l, KW, ODD, TL_PLAIN, NAME##_pair); }                 \
+  static void NAME##_keep(const line *l) { row_of(l, KW, ODD, TL_KEEPS, NAME##_pair); }                  \
+  static void NAME##_any(const line *l) { row_of(l, KW, ODD, TL_ANY_ENDING, NAME##_pair); }              \
   static const run_row NAME[] = {NAME##_plain, NAME##_any, NAME##_keep, NAME##_any};
 ROW(row_3_even, 3, 0)
 ROW(row_3_odd, 3, 1)

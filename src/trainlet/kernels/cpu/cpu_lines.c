@@ -43,6 +43,20 @@ TL_INLINE void results(const tl_lines *d, const tl_line_window *v, const float *
       tl_finish_save(&f, y, acc[r][j], at + r * o + j * TL_VL, o - col - j * TL_VL, o, kind);
 }
 
+/* Fewer than a block: one function for all kinds, as there are few of them and each block takes its time to compile. */
+static void rest(const tl_lines *d, const tl_line_window *v, const float *panel, int32_t row, int32_t ox, int32_t col,
+                 int32_t vectors) {
+  const tl_conv_shape *s = &d->s;
+  if (vectors == 3) {
+    for (; ox < s->ow; ox++) results(d, v, panel, row, ox, col, 1, 3, TL_ANY_ENDING);
+  } else if (vectors == 2) {
+    for (; ox + 2 <= s->ow; ox += 2) results(d, v, panel, row, ox, col, 2, 2, TL_ANY_ENDING);
+    for (; ox < s->ow; ox++) results(d, v, panel, row, ox, col, 1, 2, TL_ANY_ENDING);
+  } else {
+    for (; ox < s->ow; ox++) results(d, v, panel, row, ox, col, 1, 1, TL_ANY_ENDING);
+  }
+}
+
 TL_INLINE void row_of(const tl_lines *d, const tl_line_window *v, int32_t row, const int kind) {
   const tl_conv_shape *s = &d->s;
   const int32_t k = s->kh * s->kw * s->c;
@@ -52,15 +66,12 @@ TL_INLINE void row_of(const tl_lines *d, const tl_line_window *v, int32_t row, c
     vectors = tl_panel_vectors((s->o - col + TL_VL - 1) / TL_VL);
     if (vectors == 3) {
       for (; ox + ROWS_3 <= s->ow; ox += ROWS_3) results(d, v, panel, row, ox, col, ROWS_3, 3, kind);
-      for (; ox < s->ow; ox++) results(d, v, panel, row, ox, col, 1, 3, kind);
     } else if (vectors == 2) {
       for (; ox + ROWS_2 <= s->ow; ox += ROWS_2) results(d, v, panel, row, ox, col, ROWS_2, 2, kind);
-      for (; ox + 2 <= s->ow; ox += 2) results(d, v, panel, row, ox, col, 2, 2, kind);
-      for (; ox < s->ow; ox++) results(d, v, panel, row, ox, col, 1, 2, kind);
     } else {
       for (; ox + ROWS_1 <= s->ow; ox += ROWS_1) results(d, v, panel, row, ox, col, ROWS_1, 1, kind);
-      for (; ox < s->ow; ox++) results(d, v, panel, row, ox, col, 1, 1, kind);
     }
+    rest(d, v, panel, row, ox, col, vectors);
   }
 }
 

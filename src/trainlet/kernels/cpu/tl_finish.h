@@ -64,6 +64,22 @@ TL_INLINE void tl_finish_save(const tl_finish *f, float *y, tl_vf v, int32_t at,
   tl_save(y + at, v);
 }
 
+/* `count` sums, `stride` elements apart, each as tl_finish_save does it. Endings of any kind are a loop: were each written
+ * out as often as the sums are, compiling them would take longer than all the rest. */
+TL_INLINE void tl_finish_save_all(const tl_finish *f, float *y, const tl_vf *sums, const int count, int32_t at,
+                                  int32_t stride, int32_t width, int32_t channels, const int kind) {
+  if (kind == TL_ANY_ENDING) {
+    tl_vf kept[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) kept[i] = sums[i];
+#pragma GCC unroll 1
+    for (int i = 0; i < count; i++) tl_finish_save(f, y, kept[i], at + i * stride, width, channels, kind);
+    return;
+  }
+#pragma GCC unroll 8
+  for (int i = 0; i < count; i++) tl_finish_save(f, y, sums[i], at + i * stride, width, channels, kind);
+}
+
 /* Masks of the stored elements first .. last-1; first is a multiple of 8. A clipped value lies strictly inside exactly
  * where the unclipped one did. */
 static inline void tl_finish_masks(const tl_finish *f, float *y, int32_t first, int32_t last) {

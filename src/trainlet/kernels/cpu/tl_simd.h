@@ -9,8 +9,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512F__) || defined(__AVX2__)
-#include <immintrin.h>
+#if defined(__AVX512F__)
+#include <immintrin.h> /* one of its functions would be enough: reading it takes a second a file */
 #elif defined(__ARM_NEON)
 #include <arm_neon.h>
 #endif
@@ -66,7 +66,7 @@ TL_INLINE tl_vf tl_clip_v(tl_vf v, float lo, float hi) {
 #if defined(__AVX512F__)
   return _mm512_min_ps(_mm512_max_ps(v, _mm512_set1_ps(lo)), _mm512_set1_ps(hi));
 #elif defined(__AVX__)
-  return _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(lo)), _mm256_set1_ps(hi));
+  return __builtin_ia32_minps256(__builtin_ia32_maxps256(v, tl_all(lo)), tl_all(hi));
 #else
   tl_vf low = tl_all(lo), high = tl_all(hi);
   tl_vf above = tl_choose(v > low, v, low);
@@ -86,7 +86,7 @@ TL_INLINE void tl_save_mask(uint8_t *to, tl_vf v, float lo, float hi) {
   memcpy(to, &bits, sizeof bits);
 #else
   tl_vi inside = (v > tl_all(lo)) & (v < tl_all(hi));
-  *to = (uint8_t)_mm256_movemask_ps((__m256)inside);
+  *to = (uint8_t)__builtin_ia32_movmskps256((tl_vf)inside);
 #endif
 }
 
