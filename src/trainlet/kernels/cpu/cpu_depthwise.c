@@ -34,17 +34,17 @@ TL_INLINE void group(const line *l, int32_t ox, const int kw, const int stride, 
     const float *x = x0 + c, *taps = taps0 + c;
     tl_vf acc[PIXELS], bias = {0};
     if (f.bias) bias = kind == TL_ANY_ENDING ? tl_load_part(f.bias + c, channels - c) : tl_load(f.bias + c);
-#pragma GCC unroll 4
+    TL_UNROLL(4)
     for (int j = 0; j < pixels; j++) acc[j] = bias;
     for (int32_t ky = 0; ky < rows; ky++, x += next, taps += kw * taps_pitch) {
       tl_vf tap[5];
-#pragma GCC unroll 5
+      TL_UNROLL(5)
       for (int kx = 0; kx < kw; kx++) tap[kx] = tl_load(taps + kx * taps_pitch);
-#pragma GCC unroll 11
+      TL_UNROLL(11)
       for (int i = 0; i < columns; i++) {
         if (checked && (uint32_t)(left + i) >= (uint32_t)w) continue;
         tl_vf v = tl_load(x + i * pitch);
-#pragma GCC unroll 4
+        TL_UNROLL(4)
         for (int j = 0; j < pixels; j++)
           if (i >= j * stride && i < j * stride + kw) acc[j] += v * tap[i - j * stride];
       }

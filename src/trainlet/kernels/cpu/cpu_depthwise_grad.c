@@ -56,18 +56,18 @@ TL_INLINE void group(const line *l, int32_t j, const int kw, const int odd, cons
   int32_t at = l->at + 2 * j * s->c;
   for (int32_t c = 0; c < channels; c += TL_VL, at += TL_VL) {
     tl_vf acc[2 * PAIRS];
-#pragma GCC unroll 8
+    TL_UNROLL(8)
     for (int i = 0; i < 2 * pairs; i++) acc[i] = (tl_vf){0};
     for (int32_t r = 0; r < count; r++) {
       const float *dy = l->lines[r] + first * channels + c, *taps = l->taps[r] + c;
       tl_vf tap[5];
-#pragma GCC unroll 5
+      TL_UNROLL(5)
       for (int kx = 0; kx < kw; kx++) tap[kx] = tl_load(taps + kx * taps_pitch);
-#pragma GCC unroll 8
+      TL_UNROLL(8)
       for (int i = high; i >= low; i--) {
         if (checked && (uint32_t)(first + i) >= (uint32_t)ow) continue;
         tl_vf v = tl_load(dy + i * channels);
-#pragma GCC unroll 8
+        TL_UNROLL(8)
         for (int p = 0; p < 2 * pairs; p++) {
           const int kx = p % 2 + odd - 2 * (i - p / 2);
           if (kx >= 0 && kx < kw) acc[p] += v * tap[kx];

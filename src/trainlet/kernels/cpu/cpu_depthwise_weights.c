@@ -29,21 +29,21 @@ TL_INLINE void group(const line *l, int32_t ox, const int kw, const int stride, 
     const float *x = x0 + c, *dy = dy0 + c;
     float *sums = sums0 + c;
     tl_vf d[PIXELS];
-#pragma GCC unroll 8
+    TL_UNROLL(8)
     for (int j = 0; j < pixels; j++) d[j] = tl_load(dy + j * pitch);
     for (int32_t ky = 0; ky < rows; ky++, x += next, sums += kw * sums_pitch) {
       tl_vf acc[5];
-#pragma GCC unroll 5
+      TL_UNROLL(5)
       for (int kx = 0; kx < kw; kx++) acc[kx] = tl_load(sums + kx * sums_pitch);
-#pragma GCC unroll 19
+      TL_UNROLL(19)
       for (int i = 0; i < columns; i++) {
         if (checked && (uint32_t)(left + i) >= (uint32_t)w) continue;
         tl_vf v = tl_load(x + i * pitch);
-#pragma GCC unroll 8
+        TL_UNROLL(8)
         for (int j = 0; j < pixels; j++)
           if (i >= j * stride && i < j * stride + kw) acc[i - j * stride] += d[j] * v;
       }
-#pragma GCC unroll 5
+      TL_UNROLL(5)
       for (int kx = 0; kx < kw; kx++) tl_save(sums + kx * sums_pitch, acc[kx]);
     }
   }

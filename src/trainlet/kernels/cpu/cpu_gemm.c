@@ -86,24 +86,24 @@ TL_INLINE void block(const pass *s, int32_t row, int32_t col, const float *a, co
                      int32_t columns, const int rows, const int vectors, const int turned) {
   const int64_t a_row = turned ? 1 : s->g->a_row, a_depth = turned ? s->g->a_depth : 1;
   tl_vf acc[12][3], sums[12 * 3];
-#pragma GCC unroll 12
+  TL_UNROLL(12)
   for (int r = 0; r < rows; r++)
-#pragma GCC unroll 3
+    TL_UNROLL(3)
     for (int v = 0; v < vectors; v++) acc[r][v] = (tl_vf){0};
   for (int32_t p = 0; p < s->depth; p++, a += a_depth, b += ldb) {
     tl_vf line[3];
-#pragma GCC unroll 3
+    TL_UNROLL(3)
     for (int v = 0; v < vectors; v++) line[v] = tl_load(b + v * TL_VL);
-#pragma GCC unroll 12
+    TL_UNROLL(12)
     for (int r = 0; r < rows; r++) {
       tl_vf x = tl_all(a[r * a_row]);
-#pragma GCC unroll 3
+      TL_UNROLL(3)
       for (int v = 0; v < vectors; v++) acc[r][v] += x * line[v];
     }
   }
-#pragma GCC unroll 12
+  TL_UNROLL(12)
   for (int r = 0; r < rows; r++)
-#pragma GCC unroll 3
+    TL_UNROLL(3)
     for (int v = 0; v < vectors; v++) sums[r * 3 + v] = acc[r][v];
   if (vectors == 3) end_3(s, sums, row, col, columns, rows);
   if (vectors == 2) end_2(s, sums, row, col, columns, rows);
@@ -120,27 +120,27 @@ TL_INLINE void whole_block(const pass *s, int32_t row, int32_t col, const float 
   const int32_t ldc = g->ldc, n = g->n, depth = s->depth;
   float *const c = g->c;
   tl_vf acc[12][3];
-#pragma GCC unroll 3
+  TL_UNROLL(3)
   for (int v = 0; v < vectors; v++) {
     tl_vf bias = f.bias ? tl_load(f.bias + col + v * TL_VL) : (tl_vf){0};
-#pragma GCC unroll 12
+    TL_UNROLL(12)
     for (int r = 0; r < rows; r++) acc[r][v] = bias;
   }
   for (int32_t p = 0; p < depth; p++, a++, b += vectors * TL_VL) {
     tl_vf line[3];
-#pragma GCC unroll 3
+    TL_UNROLL(3)
     for (int v = 0; v < vectors; v++) line[v] = tl_load(b + v * TL_VL);
-#pragma GCC unroll 12
+    TL_UNROLL(12)
     for (int r = 0; r < rows; r++) {
       tl_vf x = tl_all(a[r * a_row]);
-#pragma GCC unroll 3
+      TL_UNROLL(3)
       for (int v = 0; v < vectors; v++) acc[r][v] += x * line[v];
     }
   }
   int32_t at = row * ldc + col;
-#pragma GCC unroll 12
+  TL_UNROLL(12)
   for (int r = 0; r < rows; r++)
-#pragma GCC unroll 3
+    TL_UNROLL(3)
     for (int v = 0; v < vectors; v++)
       tl_finish_save(&f, c, acc[r][v], at + r * ldc + v * TL_VL, TL_VL, n, kind);
 }

@@ -13,10 +13,10 @@ TL_INLINE void results(const tl_lines *d, const tl_line_window *v, const float *
   const tl_finish f = d->finish; /* a copy, see tl_finish_save */
   const int32_t run = s->kw * s->c, step = s->sw * s->c, o = s->o;
   tl_vf acc[ROWS_1][3];
-#pragma GCC unroll 3
+  TL_UNROLL(3)
   for (int j = 0; j < vectors; j++) {
     tl_vf bias = f.bias ? tl_load_part(f.bias + col + j * TL_VL, o - col - j * TL_VL) : (tl_vf){0};
-#pragma GCC unroll 8
+    TL_UNROLL(8)
     for (int r = 0; r < rows; r++) acc[r][j] = bias;
   }
   const float *b = panel + v->ky0 * run * vectors * TL_VL;
@@ -24,21 +24,21 @@ TL_INLINE void results(const tl_lines *d, const tl_line_window *v, const float *
     const float *a = v->at[ky] + ox * step;
     for (int32_t i = 0; i < run; i++, a++, b += vectors * TL_VL) {
       tl_vf line[3];
-#pragma GCC unroll 3
+      TL_UNROLL(3)
       for (int j = 0; j < vectors; j++) line[j] = tl_load(b + j * TL_VL);
-#pragma GCC unroll 8
+      TL_UNROLL(8)
       for (int r = 0; r < rows; r++) {
         tl_vf value = tl_all(a[r * step]);
-#pragma GCC unroll 3
+        TL_UNROLL(3)
         for (int j = 0; j < vectors; j++) acc[r][j] += value * line[j];
       }
     }
   }
   float *const y = d->y;
   const int32_t at = (row * s->ow + ox) * o + col;
-#pragma GCC unroll 8
+  TL_UNROLL(8)
   for (int r = 0; r < rows; r++)
-#pragma GCC unroll 3
+    TL_UNROLL(3)
     for (int j = 0; j < vectors; j++)
       tl_finish_save(&f, y, acc[r][j], at + r * o + j * TL_VL, o - col - j * TL_VL, o, kind);
 }

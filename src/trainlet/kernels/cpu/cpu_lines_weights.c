@@ -10,24 +10,24 @@ TL_INLINE void block(const tl_conv_shape *s, const float *a, const float *dy, fl
                      const int vectors) {
   const int32_t step = s->sw * s->c, o = s->o, count = s->ow;
   tl_vf acc[ROWS_2][3];
-#pragma GCC unroll 6
+  TL_UNROLL(6)
   for (int r = 0; r < rows; r++)
-#pragma GCC unroll 3
+    TL_UNROLL(3)
     for (int j = 0; j < vectors; j++) acc[r][j] = tl_load(sums + r * pitch + j * TL_VL);
   for (int32_t ox = 0; ox < count; ox++, a += step, dy += o) {
     tl_vf d[3];
-#pragma GCC unroll 3
+    TL_UNROLL(3)
     for (int j = 0; j < vectors; j++) d[j] = tl_load(dy + j * TL_VL);
-#pragma GCC unroll 6
+    TL_UNROLL(6)
     for (int r = 0; r < rows; r++) {
       tl_vf value = tl_all(a[r]);
-#pragma GCC unroll 3
+      TL_UNROLL(3)
       for (int j = 0; j < vectors; j++) acc[r][j] += value * d[j];
     }
   }
-#pragma GCC unroll 6
+  TL_UNROLL(6)
   for (int r = 0; r < rows; r++)
-#pragma GCC unroll 3
+    TL_UNROLL(3)
     for (int j = 0; j < vectors; j++) tl_save(sums + r * pitch + j * TL_VL, acc[r][j]);
 }
 

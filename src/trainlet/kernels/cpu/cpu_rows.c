@@ -8,19 +8,19 @@ enum { GRAIN = 1024 };
 /* Sums over positions first .. last-1 of `vectors` registers of channels from c on, two positions in flight. */
 TL_INLINE void sum_block(const tl_bias_sums *s, int32_t first, int32_t last, int32_t c, float *sums, const int vectors) {
   tl_vf even[4], odd[4];
-#pragma GCC unroll 4
+  TL_UNROLL(4)
   for (int v = 0; v < vectors; v++) even[v] = odd[v] = (tl_vf){0};
   const int64_t pitch = s->channels;
   const float *dy = s->dy + first * pitch + c;
   int32_t p = first;
   for (; p + 2 <= last; p += 2, dy += 2 * pitch) {
-#pragma GCC unroll 4
+    TL_UNROLL(4)
     for (int v = 0; v < vectors; v++) {
       even[v] += tl_load(dy + v * TL_VL);
       odd[v] += tl_load(dy + pitch + v * TL_VL);
     }
   }
-#pragma GCC unroll 4
+  TL_UNROLL(4)
   for (int v = 0; v < vectors; v++) {
     int32_t left = s->channels - c - v * TL_VL;
     if (p < last) even[v] += tl_load_part(dy + v * TL_VL, left);

@@ -70,13 +70,13 @@ TL_INLINE void tl_finish_save_all(const tl_finish *f, float *y, const tl_vf *sum
                                   int32_t stride, int32_t width, int32_t channels, const int kind) {
   if (kind == TL_ANY_ENDING) {
     tl_vf kept[8];
-#pragma GCC unroll 8
+    TL_UNROLL(8)
     for (int i = 0; i < count; i++) kept[i] = sums[i];
-#pragma GCC unroll 1
+    TL_ROLLED
     for (int i = 0; i < count; i++) tl_finish_save(f, y, kept[i], at + i * stride, width, channels, kind);
     return;
   }
-#pragma GCC unroll 8
+  TL_UNROLL(8)
   for (int i = 0; i < count; i++) tl_finish_save(f, y, sums[i], at + i * stride, width, channels, kind);
 }
 

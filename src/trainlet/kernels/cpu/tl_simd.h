@@ -32,6 +32,17 @@
 
 #define TL_INLINE static inline __attribute__((always_inline))
 
+/* Before a loop over registers, whose count is a constant where it is inlined: written out, so that they stay registers
+ * (gcc unrolls up to `most` times); or kept a loop. */
+#define TL_PRAGMA(words) _Pragma(#words)
+#if defined(__clang__)
+#define TL_UNROLL(most) TL_PRAGMA(clang loop unroll(full))
+#define TL_ROLLED TL_PRAGMA(clang loop unroll(disable))
+#else
+#define TL_UNROLL(most) TL_PRAGMA(GCC unroll most)
+#define TL_ROLLED TL_PRAGMA(GCC unroll 1)
+#endif
+
 typedef float tl_vf __attribute__((vector_size(4 * TL_VL)));
 typedef int32_t tl_vi __attribute__((vector_size(4 * TL_VL)));
 typedef float tl_vf_memory __attribute__((vector_size(4 * TL_VL), aligned(4), may_alias));
