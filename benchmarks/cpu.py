@@ -39,7 +39,7 @@ from benchmarks.torch_models import WORKLOADS
 from trainlet.ir import Graph
 from trainlet.scheme import UpdateScheme
 
-CHECKED, LR, BATCHES, ROUNDS = 20, 0.01, 4, 8
+CHECKED, BATCHES, ROUNDS = 20, 4, 8
 TOLERANCE = 1e-2  # of the losses over the checked steps, relative
 RIVALS = ("torch", "torch channels_last", "torch.compile", "jax", "onnxruntime", "tensorflow")
 SCHEMES = ("full", "sparse", "head")
@@ -139,7 +139,8 @@ def compare(
     todo = [n for n in names if part.check_key(n) not in results.checks] if args.check else names
     with tempfile.TemporaryDirectory(prefix="trainlet-bench-") as place:
         _write(Path(place), graph, chosen, part.batch, "onnxruntime" in todo)
-        spec = {**asdict(part), "lr": LR, "trained": [*selection.weights, *sorted(selection.biases)]}
+        trained = [*selection.weights, *sorted(selection.biases)]
+        spec = {**asdict(part), "lr": WORKLOADS[part.workload].lr, "trained": trained}
         running: dict[str, Running] = {}
         for name in todo:
             checked = 1 if part.check_key(name) in results.checks else CHECKED

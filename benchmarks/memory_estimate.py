@@ -4,8 +4,8 @@
     python -m benchmarks.memory_estimate --schemes 40 --solvers --record numbers.json
     python -m benchmarks.memory_estimate --render numbers.json    # into docs/choosing.md, nothing is measured
 
-Random: the last k biases, k uniform; of the weights of these layers each with probability 0.1, 0.3 or 0.6, at
-a share of 1/8, 1/4, 1/2 or 1. Networks are looked for in `shared` beside the checkout. `--solvers`: additive
+Random: of the last k layers, k uniform, the biases of the last j, j uniform; each weight with probability 0.1,
+0.3 or 0.6, at a share of 1/8, 1/4, 1/2 or 1. Networks are looked for in `shared` beside the checkout. `--solvers`: additive
 gains made up from a seed; the exact search at four budgets, and evolution at the same.
 """
 
@@ -45,9 +45,9 @@ def model_of(network: str, master: str) -> MemoryModel:
 
 def random_choice(places: Space, rng: np.random.Generator) -> Choice:
     n = len(places.body)
-    biases, often = int(rng.integers(0, n + 1)), rng.choice([0.1, 0.3, 0.6])
-    counts = [0] * n
-    for i in range(n - biases, n):
+    depth, often = int(rng.integers(0, n + 1)), rng.choice([0.1, 0.3, 0.6])
+    biases, counts = int(rng.integers(0, depth + 1)), [0] * n
+    for i in range(n - depth, n):
         if rng.random() < often:
             counts[i] = int(rng.choice(places.options(i)))
     return Choice(biases, tuple(counts))

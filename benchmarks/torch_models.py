@@ -22,13 +22,17 @@ WHOLE = Channels(share=1.0)
 
 @dataclass(frozen=True)
 class Workload:
-    """A network (`module(seed)` is in evaluation mode), its input (C, H, W), its sparse scheme."""
+    """A network (`module(seed)` is in evaluation mode), its input (C, H, W), its sparse scheme, and a rate at
+    which losses of full training stay comparable: at larger ones those of ResNets go apart (or up) by rounding
+    alone.
+    """
 
     name: str
     module: Callable[[int], Any]
     input_shape: tuple[int, int, int]
     classes: int
     sparse: Callable[[Graph], UpdateScheme]
+    lr: float = 0.01
 
     def example(self, batch: int = 1) -> Any:
         """A tensor of zeros (batch, C, H, W)."""
@@ -101,8 +105,8 @@ WORKLOADS = {
     w.name: w
     for w in (
         Workload("w1", mobilenet_v2, (3, 128, 128), 10, last_blocks),
-        Workload("w2", resnet, (3, 224, 224), 1000, last_stages),
+        Workload("w2", resnet, (3, 224, 224), 1000, last_stages, 1e-3),
         Workload("efficientnet-lite0", efficientnet_lite0, (3, 224, 224), 1000, last_blocks),
-        Workload("resnet50", lambda seed: resnet(seed, 50), (3, 224, 224), 1000, last_stages),
+        Workload("resnet50", lambda seed: resnet(seed, 50), (3, 224, 224), 1000, last_stages, 1e-5),
     )
 }
