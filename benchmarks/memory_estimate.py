@@ -4,9 +4,9 @@
     python -m benchmarks.memory_estimate --schemes 40 --solvers --record numbers.json
     python -m benchmarks.memory_estimate --render numbers.json    # into docs/choosing.md, nothing is measured
 
-Random: of the last k layers, k uniform, the biases of the last j, j uniform; each weight with probability 0.1,
-0.3 or 0.6, at a share of 1/8, 1/4, 1/2 or 1. Networks are looked for in `shared` beside the checkout. `--solvers`: additive
-gains made up from a seed; the exact search at four budgets, and evolution at the same.
+Random: of the last k layers, k uniform, the biases of the last j, j uniform; each weight with probability
+0.1, 0.3 or 0.6, at a share of 1/8, 1/4, 1/2 or 1. Networks are looked for in `shared` beside the checkout.
+`--solvers`: additive gains made up from a seed; the exact search at four budgets, and evolution at the same.
 """
 
 from __future__ import annotations

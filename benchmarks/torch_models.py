@@ -22,9 +22,9 @@ WHOLE = Channels(share=1.0)
 
 @dataclass(frozen=True)
 class Workload:
-    """A network (`module(seed)` is in evaluation mode), its input (C, H, W), its sparse scheme, and a rate at
-    which losses of full training stay comparable: at larger ones those of ResNets go apart (or up) by rounding
-    alone.
+    """A network (`module(seed)` is in evaluation mode), its input (C, H, W), its sparse scheme.
+
+    lr: at larger ones the losses of ResNets go apart (or up) by rounding alone and could not be compared.
     """
 
     name: str
