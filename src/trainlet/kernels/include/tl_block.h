@@ -12,9 +12,6 @@
 
 #include "tl_math.h"
 #include "tl_types.h"
-#if defined(__AVX2__) && TL_LANES % 8 == 0 /* what vector extensions cannot say: tl_pairs.h, tl_requantize.h */
-#include <immintrin.h>
-#endif
 
 #define TL_ROWS 4
 #define TL_ROWS_S8 (TL_LANES > 4 ? 4 : 2)

@@ -5,6 +5,9 @@
 #define TL_PAIRS_H
 
 #include "tl_block.h"
+#if defined(__AVX2__) && TL_LANES % 8 == 0 /* what vector extensions cannot say; a second of reading, so only here */
+#include <immintrin.h>
+#endif
 
 typedef uint32_t tl_u32_lanes __attribute__((vector_size(4 * TL_LANES)));
 

@@ -5,6 +5,9 @@
 #include "tl_block.h"
 #include "tl_fixed.h"
 #include "tl_weights.h"
+#if defined(__AVX2__) && TL_LANES % 8 == 0 /* what vector extensions cannot say; a second of reading, so only here */
+#include <immintrin.h>
+#endif
 
 /* The saturated v to *y; 1 if v was inside the range of int8, else 0. */
 static inline uint32_t tl_store_s8(float v, int8_t *y) {
