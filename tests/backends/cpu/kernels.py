@@ -19,8 +19,8 @@ CALLED = (
     "tl_gemm_rows tl_gemm_columns tl_pack_panels tl_dense_rows tl_dense_grad_rows tl_dense_weights_part "
     "tl_pack_grad_panels tl_depthwise_rows tl_depthwise_grad_rows tl_depthwise_weights_part tl_pack_taps "
     "tl_winograd_part tl_winograd_pack_part tl_maxpool_rows tl_maxpool_grad_channels tl_bias_sums_part "
-    "tl_lines_rows tl_lines_weights_part tl_each_part tl_mean_part tl_mean_grad_part tl_parallel tl_chunks_part "
-    "tl_chunks_turned_part"
+    "tl_lines_rows tl_lines_weights_part tl_each_part tl_mean_part tl_mean_grad_part tl_parallel "
+    "tl_chunks_part tl_chunks_turned_part"
 )
 PARTS = (1, 2, 3)
 SLACK = 64  # floats behind an array that kernels may read
