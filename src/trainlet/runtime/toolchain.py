@@ -128,7 +128,7 @@ def processor() -> str:
 
 
 def free_cores() -> int:
-    """Cores that nobody else uses, at least one: parallel trials do not each start a compiler on every core."""
+    """Cores that nobody else uses, at least one: parallel trials share them."""
     cores = os.cpu_count() or 1
     try:
         return max(1, min(cores, round(cores + 1 - os.getloadavg()[0])))  # one of the load is us
