@@ -36,17 +36,20 @@ class PlannedMemory:
     budget_bytes: float
 
     def system(self, first: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
-        """A row for each unit, and where a weight takes more in its own step, one more for that weight."""
+        """A row for each unit, and where a weight takes more in its own step, one more for that weight; all
+        once more for each weight whose kernels need more scratch.
+        """
         base = self.model.base(first)
         live = np.append(base.live.reshape(-1), self.model.predict_bytes)
         slack = self.budget_bytes - live - self.model.state(0) - base.scratch_bytes
         if not options:
             return np.zeros((len(slack), 0)), slack
         nothing = np.zeros(len(live) - 1)
-        added = [(nothing, nothing) if i == BIASES else self.model.added(i, c, first) for i, c in options]
+        alone = (nothing, nothing, 0)
+        added = [alone if i == BIASES else self.model.added(i, c, first) for i, c in options]
         state = np.array([self._state(i, c) for i, c in options], float)
-        kept = np.array([np.append(k_, 0.0) for k_, _ in added]).T + state
-        extra = np.array([np.append(e, 0.0) for _, e in added]).T
+        kept = np.array([np.append(k_, 0.0) for k_, _, _ in added]).T + state
+        extra = np.array([np.append(e, 0.0) for _, e, _ in added]).T
         layers = np.array([i for i, _ in options])
         rows, bounds = [kept], [slack]
         for layer in np.unique(layers):
@@ -54,7 +57,11 @@ class PlannedMemory:
             at = own.any(1)
             rows.append(kept[at] + own[at])
             bounds.append(slack[at])
-        return np.concatenate(rows), np.concatenate(bounds)
+        # Scratch is the largest that anything taken needs.
+        more = np.maximum(0.0, [scratch - base.scratch_bytes for _, _, scratch in added])
+        needing = [np.where(layers == i, more, 0.0) for i in np.unique(layers[more > 0])]
+        every, slacks = np.concatenate(rows), np.concatenate(bounds)
+        return np.concatenate([every, *(every + x for x in needing)]), np.tile(slacks, 1 + len(needing))
 
     def _state(self, layer: int, count: int) -> int:
         if layer == BIASES:

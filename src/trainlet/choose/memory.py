@@ -41,8 +41,7 @@ class MemoryModel:
         self._cache = None if cache is None else cache / f"probes-{self._key()}.json"
         self._stored: dict[str, dict] = _read(self._cache)
         self._profiles: dict[Choice, Profile] = {}
-        self._added: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray]] = {}
-        self._scratch = [0] * len(space.body)
+        self._added: dict[tuple[int, int, int], tuple[np.ndarray, np.ndarray, int]] = {}
         names = units(space.graph)
         self._unit = [names.index(x.node.source) for x in space.body]
         self._bias_state, self._weight_state, self._fixed_state = self._states()
@@ -54,9 +53,8 @@ class MemoryModel:
         state, own = self._fixed_state + self._bias_state[choice.biases], np.zeros(len(live))
         for i, count in enumerate(choice.counts):
             if count:
-                kept, extra = self.added(i, count, first)
-                live, own = live + kept, np.maximum(own, extra)
-                scratch = max(scratch, self._scratch[i])
+                kept, extra, needed = self.added(i, count, first)
+                live, own, scratch = live + kept, np.maximum(own, extra), max(scratch, needed)
                 state += self.weight_state(i, count)
         return int(max((live + own).max(), self.predict_bytes)) + int(state) + scratch
 
@@ -65,8 +63,9 @@ class MemoryModel:
         n = len(self.space.body)
         return self.profile(Choice(n - first, (0,) * n))
 
-    def added(self, layer: int, count: int, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """Live bytes (2 x units, twice) that `count` channels of a weight add to the plan of base(first).
+    def added(self, layer: int, count: int, first: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """What `count` channels of a weight add to the plan of base(first): live bytes (2 x units, twice),
+        and the scratch that they need, 0 where it is no more than the others'.
 
         First what is kept from the forward to the backward pass: it adds up over weights. Then what the
         layer's own backward step takes beyond that, as it can no longer overwrite its operand or go through
@@ -74,22 +73,26 @@ class MemoryModel:
         """
         key = (layer, count, first)
         if key not in self._added:
-            kept, own = self._alone(layer, count, max(first, layer - REACH))
+            kept, own, scratch = self._alone(layer, count, max(first, layer - REACH))
             base = self.base(first).live.reshape(-1)
-            self._added[key] = kept, np.maximum(own + base[-1] - base, 0.0)
+            self._added[key] = kept, np.maximum(own + base[-1] - base, 0.0), scratch
         return self._added[key]
 
-    def _alone(self, layer: int, count: int, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """What is kept; and in steps that take more, live bytes beside that and what is alive at the loss.
+    def _alone(self, layer: int, count: int, first: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """What is kept; in steps that take more, live bytes beside that and what is alive at the loss; and
+        scratch.
 
         Linear in the channels between and beyond two probed counts; a whole weight is probed by itself,
         since it keeps its layer's input instead of a copy of some channels.
         """
         low, high = (self.space.count(layer, share) for share in PROBED_SHARES)
         if count == self.space.body[layer].channels or low in (0, high):
-            added, live = self._difference(layer, count, first)
+            added, live, scratch = self._difference(layer, count, first)
         else:
-            (a, live_a), (b, live_b) = (self._difference(layer, c, first) for c in (low, high))
+            (a, live_a, need_a), (b, live_b, need_b) = (
+                self._difference(layer, c, first) for c in (low, high)
+            )
+            scratch = max(need_a, need_b)
             part = (count - low) / (high - low)
             added, live = a + (b - a) * part, live_a + (live_b - live_a) * part
         at, total = self._unit, len(added) // 2
@@ -98,7 +101,7 @@ class MemoryModel:
         kept[units_ < at[layer]] = 0  # before its layer runs, and after its gradient is known
         near = at[max(0, layer - BLOCK)], at[min(len(at) - 1, layer + BLOCK)]
         own = (added > kept) & (units_ >= near[0]) & (units_ <= near[1])
-        return kept, np.where(own, live - kept - self.base(first).live[1, -1], -np.inf)
+        return kept, np.where(own, live - kept - self.base(first).live[1, -1], -np.inf), scratch
 
     def state(self, biases: int) -> int:
         """State bytes of the head and the last `biases` biases."""
@@ -124,15 +127,15 @@ class MemoryModel:
         counts = tuple(count if i == layer else 0 for i in range(n))
         return self.profile(Choice(n - first, counts)), self.base(first)
 
-    def _difference(self, layer: int, count: int, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """Live bytes beyond those without the weight, and live bytes."""
+    def _difference(self, layer: int, count: int, first: int) -> tuple[np.ndarray, np.ndarray, int]:
+        """Live bytes beyond those without the weight, live bytes, and scratch where that is more."""
         found, without = self.with_weight(layer, count, first)
-        self._scratch[layer] = max(self._scratch[layer], found.scratch_bytes)
+        scratch = found.scratch_bytes if found.scratch_bytes > without.scratch_bytes else 0
         added = found.live - without.live
         added[0, : self._unit[layer]] = (
             0  # there passes lower what they must: a lower peak elsewhere moves it
         )
-        return added.reshape(-1), found.live.reshape(-1)
+        return added.reshape(-1), found.live.reshape(-1), scratch
 
     def _states(self) -> tuple[list[int], list[list[int]], int]:
         """State bytes of the last k biases for every k; bytes a channel of each weight's tensors; the
