@@ -50,6 +50,50 @@ def test_the_exact_search_finds_what_trying_everything_finds(kind, part):
     assert limits[0].allows(found.choice)
 
 
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.6])
+def test_scratch_that_one_weight_needs_counts_once(part, monkeypatch):
+    places, gains, memory = mobile_space(SMALL), made_up_gains(mobile_space(SMALL)), mobile_memory(SMALL)
+    real, more = memory.added, {0: 700, 2: 1500}
+
+    def added(layer, count, first):
+        kept, own, _ = real(layer, count, first)
+        return kept, own, memory.base(first).scratch_bytes + more.get(layer, 0)
+
+    monkeypatch.setattr(memory, "added", added)
+    limit = limits_of("planned", SMALL, part)[0]
+    best = max(gains(c) for c in every_choice(places) if limit.allows(c))
+    found = solve(places, gains, [limit])
+    assert found.value == pytest.approx(best, abs=1e-6)
+    assert limit.allows(found.choice)
+
+
+class CheaperWhenDeep(AnalyticMemory):
+    """Passes that end in the second half of the network cost more: no planner is monotonic for sure."""
+
+    def _penalty(self, first):
+        return 0.0 if first < len(self.space.body) // 2 else 0.15 * self.budget_bytes
+
+    def system(self, first, options):
+        matrix, slack = super().system(first, options)
+        return matrix, slack - 8 * self._penalty(first)
+
+    def used(self, choice):
+        return super().used(choice) + self._penalty(choice.first()) / self.budget_bytes
+
+    def allows(self, choice):
+        return self.used(choice) <= 1
+
+
+@pytest.mark.parametrize("part", [0.1, 0.2, 0.4, 0.7])
+def test_a_choice_that_is_cheap_only_as_part_of_a_deeper_pass_is_not_handed_out(part):
+    places, gains = mobile_space(SMALL), made_up_gains(mobile_space(SMALL))
+    limit = CheaperWhenDeep(places, limits_of("analytic", SMALL, part)[0].budget_bytes)
+    best = max(gains(c) for c in every_choice(places) if limit.allows(c))
+    found = solve(places, gains, [limit])
+    assert limit.allows(found.choice)
+    assert found.value == pytest.approx(best, abs=1e-6)
+
+
 def test_nothing_is_found_below_what_the_head_needs():
     limits = [PlannedMemory(mobile_memory(), 100)]
     assert solve(mobile_space(), made_up_gains(mobile_space()), limits) is None

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,12 @@ def solve(
             break
         solved += 1
         choice = program.solve()
-        if choice is not None and (best is None or gains(choice) > best.value):
+        if choice is not None and not allowed(limits, choice):  # cheap only as part of a deeper pass
+            choice = program.reaching().solve()
+        if choice is not None and allowed(limits, choice) and (best is None or gains(choice) > best.value):
             best = Solution(choice, gains(choice), solved, len(considered))
     if best is None:
         return None
-    assert allowed(limits, best.choice), "the integer program and the cost models disagree"
     return Solution(best.choice, best.value, solved, len(considered))
 
 
@@ -73,6 +74,7 @@ class _Program:
     """max gain . x,  rows . x <= slack,  at most one option of each layer,  x binary."""
 
     layers: int
+    depth: int
     constant: float
     options: list[tuple[int, int]]
     gain: np.ndarray
@@ -82,6 +84,13 @@ class _Program:
     def relaxed(self) -> float:
         """Upper bound of the value: x anywhere in [0, 1]."""
         return self._run(False)[1]
+
+    def reaching(self) -> _Program:
+        """With one more row: the first of the last `depth` layers is trained."""
+        first = self.layers - self.depth
+        here = [layer == first or (layer, count) == (BIASES, self.depth) for layer, count in self.options]
+        rows, slack = np.vstack([self.rows, -np.array(here, float)]), np.append(self.slack, -1.0)
+        return replace(self, rows=rows, slack=slack)
 
     def solve(self) -> Choice | None:
         taken, _ = self._run(True)
@@ -142,7 +151,7 @@ def _program(
     rows, slack = _binding(rows, slack)
     worth = [float(gains.biases[c]) if i == BIASES else gains.weight(i, c) for i, c in found]
     gain = np.array(worth) - prefer_less
-    return _Program(n, float(gains.biases[0]), found, gain, rows, slack)
+    return _Program(n, depth, float(gains.biases[0]), found, gain, rows, slack)
 
 
 def _binding(rows: np.ndarray, slack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
