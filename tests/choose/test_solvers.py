@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from itertools import product
 
+import numpy as np
 import pytest
 
 from tests.choose.networks import made_up_gains, mobile_memory, mobile_space
 from trainlet.choose.evolve import evolve
 from trainlet.choose.exact import solve
 from trainlet.choose.freeze import freeze
+from trainlet.choose.gains import Gains
 from trainlet.choose.greedy import greedy
 from trainlet.choose.limits import AnalyticMemory, PlannedMemory
 from trainlet.choose.space import Choice
@@ -84,10 +86,12 @@ class CheaperWhenDeep(AnalyticMemory):
         return self.used(choice) <= 1
 
 
-@pytest.mark.parametrize("part", [0.1, 0.2, 0.4, 0.7])
-def test_a_choice_that_is_cheap_only_as_part_of_a_deeper_pass_is_not_handed_out(part):
-    places, gains = mobile_space(SMALL), made_up_gains(mobile_space(SMALL))
-    limit = CheaperWhenDeep(places, limits_of("analytic", SMALL, part)[0].budget_bytes)
+def test_a_choice_that_is_cheap_only_as_part_of_a_deeper_pass_is_not_handed_out():
+    places = mobile_space(SMALL)
+    n = len(places.body)
+    gains = Gains(np.zeros(n + 1), lambda i, count: (0.001 if i < n // 2 else 0.1) * count)
+    late = Choice(0, tuple(x.channels if i >= n // 2 else 0 for i, x in enumerate(places.body)))
+    limit = CheaperWhenDeep(places, places.analytic_bits(late) / 8 + 1)  # all of them, were they deep
     best = max(gains(c) for c in every_choice(places) if limit.allows(c))
     found = solve(places, gains, [limit])
     assert limit.allows(found.choice)
