@@ -67,14 +67,14 @@ def headline(chosen: Chosen) -> list[str]:
     lines = [
         f"Beside the head, train {in_words(chosen.space, found.choice)}.",
         f"RAM {found.ram_bytes:,} bytes as planned ({found.analytic_bytes:,} analytic), budget {budget}.",
-        f"How it was found ({request.options.method}): {found.proof}.",
+        f"How the proposal was found ({request.options.method}): {found.proof}.",
         f"Predicted gain over the head alone: {100 * found.value:+.1f} points "
         f"(a sum of measured gains; the head alone had {chosen.analysis.head_accuracy.gain:.1%}).",
     ]
     if found.rounds:
         estimated, planned = found.rounds[-1]
         off = abs(estimated - planned) / planned
-        lines.append(f"The estimate inside the search was {estimated:,} bytes, {off:.2%} off the plan.")
+        lines.append(f"The estimate of the proposal was {estimated:,} bytes, {off:.2%} off its plan.")
     if chosen.confirmed:
         best = max(chosen.confirmed, key=lambda c: c.accuracy)
         taken = next(c for c in chosen.confirmed if chosen.space.choice(c.candidate.scheme) == found.choice)

@@ -108,7 +108,7 @@ def search(
     with clock("search"):
         proposal = finder.search(request.budget_bytes, request.options)
     finder.memory.save()
-    say(f"proposed: {_in_words(finder.space, proposal.choice)}, {proposal.ram_bytes:,} bytes")
+    say(f"proposed: {in_words(finder.space, proposal.choice)}, {proposal.ram_bytes:,} bytes")
     results: list[Confirmed] = []
     lr = float(found.settings["lr"])
     if request.confirm_epochs:
@@ -267,14 +267,10 @@ def _front(
     for name in names:
         scheme = resolve_scheme(name, finder.space.graph)
         points.append(_point(finder, finder.space.choice(scheme), name))
-    trained = {c.candidate.name: c for c in results}
     for c in results:
         choice = finder.space.choice(c.candidate.scheme)
         points.append(_point(finder, choice, c.candidate.name, c.accuracy))
-    if (
-        "proposed" not in trained
-        or finder.space.choice(trained["proposed"].candidate.scheme) != proposal.choice
-    ):
+    if proposal.choice not in [finder.space.choice(c.candidate.scheme) for c in results]:
         points.append(_point(finder, proposal.choice, "chosen"))
     seen: dict[str, Point] = {}
     for p in points:
@@ -291,16 +287,15 @@ def _point(finder: Searcher, choice: Choice, name: str, accuracy: float | None =
     return Point(name, program.ram_bytes, analytic, work, float(finder.predicted(choice)), accuracy, time_)
 
 
-def _in_words(places: Space, choice: Choice) -> str:
+def in_words(places: Space, choice: Choice) -> str:
     trained = [
         f"{places.body[i].weight.name} {count}/{places.body[i].channels}"
         for i, count in enumerate(choice.counts)
         if count
     ]
-    return f"the last {choice.biases} biases" + (f" and {', '.join(trained)}" if trained else ", no weight")
-
-
-in_words = _in_words
+    biases = [f"the last {choice.biases} biases"] if choice.biases else []
+    weights = [", ".join(trained)] if trained else []
+    return " and ".join([*biases, *weights]) or "nothing"
 
 
 class _Clock:
