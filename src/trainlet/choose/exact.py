@@ -193,6 +193,7 @@ def _solver(model: Any) -> Any:
         h = _highs().Highs()
     h.setOptionValue("output_flag", False)
     h.setOptionValue("threads", 1)
+    h.setOptionValue("mip_allow_restart", False)  # HiGHS 1.16 never came back from one, past its time limit
     h.setOptionValue("mip_rel_gap", 0.0)
     h.setOptionValue("mip_abs_gap", TOLERANCE)
     h.setOptionValue("mip_feasibility_tolerance", 1e-9)
