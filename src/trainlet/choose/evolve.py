@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from trainlet.choose.filling import Filling
 from trainlet.choose.gains import Objective
+from trainlet.choose.greedy import reaching
 from trainlet.choose.limits import Limit, allowed
 from trainlet.choose.space import Choice, Space
 
@@ -91,6 +93,7 @@ class _Run:
     def __post_init__(self) -> None:
         self.values: dict[Choice, float] = {}
         self.idle = 0
+        self.filled = Filling(self.space, self.limits, self.options, self.value, self.rng)
 
     def over(self, evaluations: int, began: float, seconds: float | None) -> bool:
         late = seconds is not None and time.perf_counter() - began > seconds
@@ -102,7 +105,12 @@ class _Run:
         return self.values[choice]
 
     def random(self) -> Choice:
+        """Something of a first layer with the rest of the room filled; or whatever, as far as it fits."""
         n = len(self.space.body)
+        if self.rng.random() < 0.5:
+            starts = reaching(self.space, int(self.rng.integers(n)), self.options)
+            choice = starts[int(self.rng.integers(len(starts)))]
+            return self.filled(self.repaired(choice.biases, choice.counts))
         biases = int(self.rng.integers(0, n + 1))
         trained = self.rng.random(n) < self.rng.choice([0.1, 0.3, 0.6])
         counts = [self._option(i) if trained[i] else 0 for i in range(n)]
@@ -120,15 +128,22 @@ class _Run:
                 biases = int(np.clip(biases + self.rng.integers(-3, 4), 0, len(counts)))
             else:
                 self._mutate(counts)
-        if self.rng.random() < 0.2:
+        if self.rng.random() < 0.4:
             self._ruin(counts)
+            return self.filled(self.repaired(biases, counts))
         choice = self.repaired(biases, counts)
-        return self._grown(choice) if self.rng.random() < 0.5 else choice
+        kind = self.rng.random()
+        if kind < 0.3:
+            return self.filled(choice)
+        return self._grown(choice) if kind < 0.4 else choice
 
     def _ruin(self, counts: list[int]) -> None:
-        """Freezes a few of the trained weights, for others to take their room (ruin and recreate)."""
+        """Freezes a few of the trained weights, or up to half, for others to take their room (ruin and
+        recreate).
+        """
         trained = [i for i, c in enumerate(counts) if c]
-        for i in self.rng.permutation(trained)[: int(self.rng.integers(1, 4))]:
+        most = max(4, len(trained) // 2) if self.rng.random() < 0.5 else 4
+        for i in self.rng.permutation(trained)[: int(self.rng.integers(1, most))]:
             counts[int(i)] = 0
 
     def _grown(self, choice: Choice) -> Choice:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from trainlet.choose.gains import Gains
-from trainlet.choose.limits import BIASES, Limit, allowed
+from trainlet.choose.limits import BIASES, Limit, allowed, binding
 from trainlet.choose.space import Choice, Space
 from trainlet.errors import SchemeError
 
@@ -148,22 +148,10 @@ def _program(
     rows, slack = np.concatenate([m for m, _ in systems]), np.concatenate([b for _, b in systems])
     fits = [j for j in range(len(found)) if (rows[:, j] <= slack).all()]
     found, rows = [found[j] for j in fits], rows[:, fits]
-    rows, slack = _binding(rows, slack)
+    rows, slack = binding(rows, slack)
     worth = [float(gains.biases[c]) if i == BIASES else gains.weight(i, c) for i, c in found]
     gain = np.array(worth) - prefer_less
     return _Program(n, depth, float(gains.biases[0]), found, gain, rows, slack)
-
-
-def _binding(rows: np.ndarray, slack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Without rows that hold whatever is taken, or that another one implies; scaled to a slack of 1."""
-    tight = np.maximum(rows, 0).sum(1) > slack
-    rows, slack = rows[tight], slack[tight]
-    kept: list[int] = []
-    for i in np.argsort(slack, kind="stable"):
-        if not any((rows[j] >= rows[i]).all() for j in kept):
-            kept.append(int(i))
-    scale = np.maximum(slack[kept], 1.0)
-    return rows[kept] / scale[:, None], slack[kept] / scale
 
 
 def _highs() -> Any:

@@ -1,48 +1,28 @@
-"""Good choices in a moment, to begin an evolution with: the most gain for what it costs, step by step."""
+"""Good choices in a moment, to begin an evolution with: for each depth the most worth for its cost."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
+
+from trainlet.choose.filling import Filling
 from trainlet.choose.gains import Objective
 from trainlet.choose.limits import Limit, allowed
 from trainlet.choose.space import Choice, Space
 
-DEPTHS = 12  # first layers that are tried, spread over the network
-LEAST = 1e-6  # of a bound: what a step costs at least, so that a free one is no division by zero
-
 
 def greedy(space: Space, objective: Objective, limits: Sequence[Limit]) -> list[Choice]:
-    """A choice for each of a few depths: none of its weights lies before, and no further step fits."""
-    n = len(space.body)
-    depths = sorted({round(n * i / DEPTHS) for i in range(1, DEPTHS + 1)} - {0})
-    return [_grown(space, objective, limits, n - depth) for depth in depths]
+    """For each first layer, and each way to train something of it, the rest of the room filled behind it."""
+    rng, n = np.random.default_rng(0), len(space.body)
+    filled = Filling(space, limits, space.options, objective, rng, noise=(0.0,))
+    starts = [c for first in range(n) for c in reaching(space, first, space.options)]
+    found = [filled(c) for c in (space.nothing, *starts) if allowed(list(limits), c)]
+    return list(dict.fromkeys(found))
 
 
-def _grown(space: Space, objective: Objective, limits: Sequence[Limit], first: int) -> Choice:
-    choice = space.nothing
-    while True:
-        value, used = objective(choice), [limit.used(choice) for limit in limits]
-
-        def worth(step: Choice, value: float = value, used: Sequence[float] = used) -> float:
-            costs = [limit.used(step) - before for limit, before in zip(limits, used, strict=True)]
-            return (objective(step) - value) / max(LEAST, *costs)
-
-        better = [
-            s for s in _steps(space, choice, first) if allowed(list(limits), s) and objective(s) > value
-        ]
-        if not better:
-            return choice
-        choice = max(better, key=worth)
-
-
-def _steps(space: Space, choice: Choice, first: int) -> Iterator[Choice]:
-    """One weight with the next more channels; one bias more, or those of an eighth of the layers."""
-    n = len(choice.counts)
-    for more in {1, max(1, n // 8)}:
-        if choice.biases + more <= n - first:
-            yield Choice(choice.biases + more, choice.counts)
-    for i in range(first, n):
-        larger = [c for c in space.options(i) if c > choice.counts[i]]
-        if larger:
-            yield Choice(choice.biases, (*choice.counts[:i], larger[0], *choice.counts[i + 1 :]))
+def reaching(space: Space, first: int, options: Callable[[int], Sequence[int]]) -> list[Choice]:
+    """Choices of one option each, of those that make a layer the first one trained."""
+    zeros = space.nothing.counts
+    weights = [Choice(0, (*zeros[:first], count, *zeros[first + 1 :])) for count in options(first)]
+    return [*weights, Choice(len(zeros) - first, zeros)]

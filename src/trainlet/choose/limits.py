@@ -101,3 +101,15 @@ class AnalyticMemory:
 
 def allowed(limits: list[Limit], choice: Choice) -> bool:
     return all(limit.allows(choice) for limit in limits)
+
+
+def binding(rows: np.ndarray, slack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without rows that hold whatever is taken, or that another one implies; scaled to a slack of 1."""
+    tight = np.maximum(rows, 0).sum(1) > slack
+    rows, slack = rows[tight], slack[tight]
+    kept: list[int] = []
+    for i in np.argsort(slack, kind="stable"):
+        if not any((rows[j] >= rows[i]).all() for j in kept):
+            kept.append(int(i))
+    scale = np.maximum(slack[kept], 1.0)
+    return rows[kept] / scale[:, None], slack[kept] / scale
