@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from trainlet.choose.gains import Gains
-from trainlet.choose.limits import BIASES, Limit, allowed, binding
+from trainlet.choose.limits import BIASES, Limit, allowed, binding, joint_system
 from trainlet.choose.space import Choice, Space
 from trainlet.errors import SchemeError
 
@@ -144,8 +144,7 @@ def _program(
         return None
     found = [(i, c) for i in range(first, n) for c in options(i) if gains.weight(i, c) > prefer_less]
     found += [(BIASES, k) for k in range(1, depth + 1) if gains.biases[k] > prefer_less]
-    systems = [limit.system(first, found) for limit in limits]
-    rows, slack = np.concatenate([m for m, _ in systems]), np.concatenate([b for _, b in systems])
+    rows, slack = joint_system(limits, first, found)
     fits = [j for j in range(len(found)) if (rows[:, j] <= slack).all()]
     found, rows = [found[j] for j in fits], rows[:, fits]
     rows, slack = binding(rows, slack)

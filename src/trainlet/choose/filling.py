@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from trainlet.choose.limits import BIASES, Limit, allowed, binding
+from trainlet.choose.limits import BIASES, Limit, allowed, binding, joint_system
 from trainlet.choose.space import Choice, Space
 
 NOISE = (0.0, 0.2, 0.6)  # standard deviation of a worth's logarithm, one of these in each filling
@@ -82,8 +82,7 @@ class Filling:
             n = len(self.space.body)
             found = [(i, c) for i in range(first, n) for c in self.options(i)]
             found += [(BIASES, k) for k in range(1, n - first + 1)]
-            systems = [limit.system(first, found) for limit in self.limits]
-            rows, slack = np.concatenate([m for m, _ in systems]), np.concatenate([b for _, b in systems])
+            rows, slack = joint_system(self.limits, first, found)
             if (slack < 0).any():
                 found = []
             rows, slack = binding(rows[:, : len(found)], slack)

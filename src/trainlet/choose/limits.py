@@ -103,6 +103,12 @@ def allowed(limits: list[Limit], choice: Choice) -> bool:
     return all(limit.allows(choice) for limit in limits)
 
 
+def joint_system(limits: Sequence[Limit], first: int, options: Taken) -> tuple[np.ndarray, np.ndarray]:
+    """The rows and slacks of all limits, one below the other."""
+    systems = [limit.system(first, options) for limit in limits]
+    return np.concatenate([m for m, _ in systems]), np.concatenate([b for _, b in systems])
+
+
 def binding(rows: np.ndarray, slack: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Without rows that hold whatever is taken, or that another one implies; scaled to a slack of 1."""
     tight = np.maximum(rows, 0).sum(1) > slack
