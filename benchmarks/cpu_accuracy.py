@@ -33,8 +33,7 @@ from trainlet.ir import Graph, Value
 from trainlet.train.schedule import learning_rate
 
 SIZE, CLASSES, BATCH, SEEDS = 128, 101, 8, (0, 1, 2)
-# Of `agree`. At 0.003 without warm-up a difference in rounding grows tenfold in two steps: after 20 steps
-# losses of the same batches are 3% apart, after 200 accuracies 5 points.
+# Of `agree`. At 0.003 without warm-up a difference in rounding grows until accuracies are some points apart.
 STEPS, RATE, WARMUP = 200, 0.001, 0.25
 EPOCHS, SEARCH_EPOCHS, VALIDATION_SHARE = 5, 2, 0.2
 RATES = {"full": (0.002, 0.004, 0.008), "sparse": (0.005, 0.01, 0.02), "head": (0.05, 0.1, 0.2)}

@@ -52,7 +52,7 @@ class Filling:
         if not r.options or any(option not in r.column for option in mine):
             return choice
         filled = self._filled(choice, r, [r.column[option] for option in mine])
-        return filled if allowed(list(self.limits), filled) else choice
+        return filled if allowed(self.limits, filled) else choice
 
     def _filled(self, choice: Choice, r: _Rows, taken: list[int]) -> Choice:
         noise = self.rng.choice(self.noise) * self.rng.standard_normal(len(r.worth))

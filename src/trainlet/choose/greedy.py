@@ -17,7 +17,7 @@ def greedy(space: Space, objective: Objective, limits: Sequence[Limit]) -> list[
     rng, n = np.random.default_rng(0), len(space.body)
     filled = Filling(space, limits, space.options, objective, rng, noise=(0.0,))
     starts = [c for first in range(n) for c in reaching(space, first, space.options)]
-    found = [filled(c) for c in (space.nothing, *starts) if allowed(list(limits), c)]
+    found = [filled(c) for c in (space.nothing, *starts) if allowed(limits, c)]
     return list(dict.fromkeys(found))
 
 

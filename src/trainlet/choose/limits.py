@@ -99,7 +99,7 @@ class AnalyticMemory:
         return self.space.analytic_bits(choice) <= 8 * self.budget_bytes
 
 
-def allowed(limits: list[Limit], choice: Choice) -> bool:
+def allowed(limits: Sequence[Limit], choice: Choice) -> bool:
     return all(limit.allows(choice) for limit in limits)
 
 

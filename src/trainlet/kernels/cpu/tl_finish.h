@@ -64,8 +64,8 @@ TL_INLINE void tl_finish_save(const tl_finish *f, float *y, tl_vf v, int32_t at,
   tl_save(y + at, v);
 }
 
-/* `count` sums, `stride` elements apart, each as tl_finish_save does it. Endings of any kind are a loop: were each written
- * out as often as the sums are, compiling them would take longer than all the rest. */
+/* `count` sums, `stride` elements apart, each as tl_finish_save does it. Endings of any kind are a loop: written
+ * out for every sum they only take longer to compile. */
 TL_INLINE void tl_finish_save_all(const tl_finish *f, float *y, const tl_vf *sums, const int count, int32_t at,
                                   int32_t stride, int32_t width, int32_t channels, const int kind) {
   if (kind == TL_ANY_ENDING) {

@@ -5,7 +5,7 @@
 #include "tl_block.h"
 #include "tl_fixed.h"
 #include "tl_weights.h"
-#if defined(__AVX2__) && TL_LANES % 8 == 0 /* what vector extensions cannot say; a second of reading, so only here */
+#if defined(__AVX2__) && TL_LANES % 8 == 0 /* what vector extensions cannot say; slow to read, so only here */
 #include <immintrin.h>
 #endif
 
