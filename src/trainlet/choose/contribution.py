@@ -199,7 +199,8 @@ def read(path: str | Path, graph: Graph | None = None, data: Dataset | None = No
     except OSError as error:
         raise AnalysisError(f"{path} cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AnalysisError(f"{path} is not an analysis that this version reads ({error})") from None
+        why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise AnalysisError(f"{path} is not an analysis that this version reads ({why})") from None
     if graph is not None and found.model_id != model_id(graph):
         same = "other weights or another structure" if graph.name == found.model else "another name"
         raise AnalysisError(
